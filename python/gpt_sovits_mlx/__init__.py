@@ -1,0 +1,51 @@
+"""GPT-SoVITS text to speech on MLX."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .errors import (
+    AudioError,
+    DependencyError,
+    GPTSoVITSError,
+    TextError,
+    VoiceError,
+    WeightsError,
+)
+
+if TYPE_CHECKING:
+    from .engine import GPTSoVITSEngine, SynthesisResult, synthesize
+    from .voice import Voice
+
+__version__ = "0.1.0"
+__all__ = [
+    "AudioError",
+    "DependencyError",
+    "GPTSoVITSEngine",
+    "GPTSoVITSError",
+    "SynthesisResult",
+    "TextError",
+    "Voice",
+    "VoiceError",
+    "WeightsError",
+    "synthesize",
+]
+
+_LAZY = {
+    "GPTSoVITSEngine": "engine",
+    "SynthesisResult": "engine",
+    "synthesize": "engine",
+    "Voice": "voice",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load MLX and the models only when they are asked for."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    from .runtime import require_mlx
+
+    require_mlx()
+    return getattr(import_module(f".{_LAZY[name]}", __name__), name)

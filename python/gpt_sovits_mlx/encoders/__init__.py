@@ -1,0 +1,5 @@
+"""The two encoders in front of the models, behind one protocol each, and their back ends."""
+
+from .protocols import CharacterEncoder, SpeechEncoder
+
+__all__ = ["CharacterEncoder", "SpeechEncoder"]

@@ -1,0 +1,101 @@
+"""The encoders on MLX."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from ..errors import DependencyError, TextError, WeightsError
+from ..files import file_sha256
+from ..layers.weights import Weights
+from ..models.cnhubert import CNHubert, CNHubertConfig
+from ..models.roberta import Roberta, RobertaConfig
+
+
+def read_config(weights: Path) -> dict[str, Any]:
+    """The configuration beside a weights file: `<stem>_config.json`.
+
+    Raises:
+        WeightsError: it is missing or damaged.
+    """
+    path = weights.with_name(f"{weights.stem}_config.json")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise WeightsError(f"no {path.name} beside {weights}: convert the weights again") from None
+    except ValueError as error:
+        raise WeightsError(f"{path} is damaged ({error}): convert the weights again") from None
+    if not isinstance(config, dict):
+        raise WeightsError(f"{path} is damaged: convert the weights again")
+    return config
+
+
+class _Encoder:
+    """Finds an encoder's weights and hashes them."""
+
+    command: str
+
+    def __init__(self, path: Path):
+        if not path.is_file():
+            raise DependencyError(
+                f"{path} is missing: make it with gpt-sovits-mlx encoders --fetch, or from a folder that you"
+                f" have with scripts/{self.command} --input FOLDER --output {path}"
+            )
+        self.sha256 = file_sha256(path)
+
+
+class MLXSpeechEncoder(_Encoder):
+    """CNHubert on MLX, from `cnhubert.safetensors` and the configuration beside it.
+
+    Raises:
+        DependencyError: the weights are missing.
+        WeightsError: they are damaged or of another model.
+    """
+
+    command = "convert_cnhubert_weights.py"
+
+    def __init__(self, path: Path, dtype: mx.Dtype | None = None):
+        super().__init__(path)
+        self.model = CNHubert(CNHubertConfig.from_dict(read_config(path)), Weights.load(path, dtype))
+
+    def __call__(self, samples: np.ndarray) -> mx.array:
+        features = self.model(mx.array(samples.astype(np.float32))[None])
+        mx.eval(features)
+        return features
+
+
+class MLXCharacterEncoder(_Encoder):
+    """RoBERTa on MLX, from `roberta.safetensors`, its configuration and `roberta_vocab.txt` beside it.
+
+    Raises:
+        DependencyError: the weights are missing.
+        WeightsError: they are damaged or of another model.
+    """
+
+    command = "convert_roberta_weights.py"
+
+    def __init__(self, path: Path, dtype: mx.Dtype | None = None):
+        super().__init__(path)
+        self.model = Roberta(RobertaConfig.from_dict(read_config(path)), Weights.load(path, dtype))
+        vocabulary = path.with_name(f"{path.stem}_vocab.txt")
+        if not vocabulary.is_file():
+            raise WeightsError(f"no {vocabulary.name} beside {path}: convert the encoder again")
+        tokens = vocabulary.read_text(encoding="utf-8").split("\n")
+        self.ids = {token: number for number, token in enumerate(tokens)}
+
+    def __call__(self, norm_text: str) -> mx.array:
+        if len(norm_text) + 2 > self.model.max_tokens:
+            raise TextError(
+                f"a sentence of {len(norm_text)} characters is too long for RoBERTa, which reads"
+                f" {self.model.max_tokens - 2}: split it with punctuation or a split method other than cut0"
+            )
+        # one token a character, as the vocabulary of a Chinese BERT has it; word2ph counts on that
+        unknown = self.ids["[UNK]"]
+        ids = [self.ids["[CLS]"], *(self.ids.get(c.lower(), unknown) for c in norm_text), self.ids["[SEP]"]]
+        features = self.model(mx.array(ids)[None])[0, 1:-1]
+        mx.eval(features)
+        return features

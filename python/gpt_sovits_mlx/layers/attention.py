@@ -1,0 +1,82 @@
+"""Attention: split into heads, scaled dot product, and VITS's relative positions."""
+
+from __future__ import annotations
+
+import math
+
+import mlx.core as mx
+
+from .linear import Linear
+from .weights import Scope
+
+
+def split_heads(x: mx.array, heads: int) -> mx.array:
+    """(B, T, C) → (B, heads, T, C / heads)."""
+    batch, time, width = x.shape
+    return x.reshape(batch, time, heads, width // heads).transpose(0, 2, 1, 3)
+
+
+def merge_heads(x: mx.array) -> mx.array:
+    """(B, heads, T, D) → (B, T, heads · D)."""
+    batch, heads, time, width = x.shape
+    return x.transpose(0, 2, 1, 3).reshape(batch, time, heads * width)
+
+
+def attend(
+    q: mx.array, k: mx.array, v: mx.array, heads: int, scale: float, mask: mx.array | None = None
+) -> mx.array:
+    """Scaled dot-product attention of un-split (B, T, C) queries over (B, S, C) keys and values."""
+    out = mx.fast.scaled_dot_product_attention(
+        split_heads(q, heads), split_heads(k, heads), split_heads(v, heads), scale=scale, mask=mask
+    )
+    return merge_heads(out)
+
+
+class MultiHeadAttention:
+    """Attention of queries over a context, each with a 1×1 convolution of its own (VITS's `attentions.py` names).
+
+    With `emb_rel_k` and `emb_rel_v` in the file, keys and values get relative-position terms within a window
+    (Shaw et al. 2018, as VITS uses them; the embeddings are shared between heads).
+    """
+
+    def __init__(self, scope: Scope, heads: int):
+        self.heads = heads
+        self.q, self.k, self.v = (Linear(scope / f"conv_{name}") for name in "qkv")
+        self.out = Linear(scope / "conv_o")
+        self.scale = 1 / math.sqrt(self.q.out_features // heads)
+        self.relative = None
+        if "emb_rel_k" in scope:
+            width = self.q.out_features // heads
+            self.relative = tuple(scope.keep(scope.raw(f"emb_rel_{n}", 1, None, width)[0]) for n in "kv")
+
+    def __call__(self, x: mx.array, context: mx.array) -> mx.array:
+        """(B, T, C) attends over (B, S, C); S = T with relative positions."""
+        q, k, v = self.q(x), self.k(context), self.v(context)
+        if self.relative is None:
+            return self.out(attend(q, k, v, self.heads, self.scale))
+        rel_k, rel_v = self.relative
+        q, k, v = (split_heads(t, self.heads) for t in (q * self.scale, k, v))
+        scores = q @ k.swapaxes(-1, -2) + band_to_matrix(q @ rel_k.T)
+        weights = mx.softmax(scores, axis=-1, precise=True)
+        return self.out(merge_heads(weights @ v + matrix_to_band(weights, len(rel_v)) @ rel_v))
+
+
+def band_to_matrix(band: mx.array) -> mx.array:
+    """(…, T, 2w+1) values at offsets −w … w → (…, T, T), zero outside the band.
+
+    Row i is padded to T + 2w + 1 places; reading the same memory in rows one place shorter shifts it by i.
+    """
+    *lead, time, offsets = band.shape
+    flat = mx.pad(band, [(0, 0)] * (band.ndim - 1) + [(0, time)]).reshape(*lead, -1)
+    skewed = flat[..., : time * (time + offsets - 1)].reshape(*lead, time, time + offsets - 1)
+    return skewed[..., offsets // 2 : offsets // 2 + time]
+
+
+def matrix_to_band(matrix: mx.array, offsets: int) -> mx.array:
+    """(…, T, T) → (…, T, 2w+1): the entries at offsets −w … w of each row; the inverse of `band_to_matrix`."""
+    *lead, time, _ = matrix.shape
+    w = offsets // 2
+    padding = [(0, 0)] * (matrix.ndim - 1)
+    flat = mx.pad(matrix, [*padding, (w, w)]).reshape(*lead, -1)
+    flat = mx.pad(flat, [*padding[:-1], (0, time)])
+    return flat.reshape(*lead, time, time + offsets)[..., :offsets]

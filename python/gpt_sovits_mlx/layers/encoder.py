@@ -1,0 +1,65 @@
+"""The post-norm Transformer layer that HuBERT and BERT share (Vaswani et al. 2017, with GELU)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from .attention import attend
+from .linear import Linear
+from .normalisation import LayerNorm
+from .weights import Scope
+
+
+def gelu(x: mx.array) -> mx.array:
+    """Exact GELU, x · Φ(x)."""
+    return x * (1 + mx.erf(x / math.sqrt(2))) / 2
+
+
+@dataclass(frozen=True)
+class LayerNames:
+    """What a model calls the parts of a layer."""
+
+    query: str
+    key: str
+    value: str
+    attention_out: str
+    attention_norm: str
+    feed_forward_in: str
+    feed_forward_out: str
+    feed_forward_norm: str
+
+
+def scope_at(scope: Scope, path: str) -> Scope:
+    """The scope at a dotted path."""
+    for part in path.split("."):
+        scope = scope / part
+    return scope
+
+
+class TransformerLayer:
+    """x = LN(x + attention(x)); x = LN(x + W₂ GELU(W₁ x)), bidirectional: (B, T, width) → (B, T, width)."""
+
+    def __init__(self, scope: Scope, names: LayerNames, heads: int, eps: float):
+        self.heads = heads
+        self.q, self.k, self.v, self.out, self.linear1, self.linear2 = (
+            Linear(scope_at(scope, path))
+            for path in (
+                names.query,
+                names.key,
+                names.value,
+                names.attention_out,
+                names.feed_forward_in,
+                names.feed_forward_out,
+            )
+        )
+        self.norm1 = LayerNorm(scope_at(scope, names.attention_norm), eps)
+        self.norm2 = LayerNorm(scope_at(scope, names.feed_forward_norm), eps)
+        self.scale = 1 / math.sqrt(self.out.out_features // heads)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        attended = attend(self.q(x), self.k(x), self.v(x), self.heads, self.scale)
+        x = self.norm1(x + self.out(attended))
+        return self.norm2(x + self.linear2(gelu(self.linear1(x))))

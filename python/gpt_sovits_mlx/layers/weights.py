@@ -1,0 +1,134 @@
+"""Strict access to the tensors of one model: what is missing, left over or misshapen is an error that names it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mlx.core as mx
+
+from ..errors import WeightsError
+from ..runtime import backend
+
+
+class Weights:
+    """Tensors by name, in PyTorch's layouts, handed out in the layouts that MLX wants.
+
+    A model takes each tensor once, through `scope`s that carry its prefix, and calls `finish` at its end,
+    which evaluates all that was made and refuses tensors that nobody took.
+
+    Args:
+        tensors: name → array, as read from a safetensors file.
+        source: the file's name, for error messages.
+        dtype: the type to compute in; `None` keeps the stored one, except on a CPU, where only float32
+            reaches BLAS.
+    """
+
+    def __init__(self, tensors: dict[str, mx.array], source: str, dtype: mx.Dtype | None = None):
+        self._tensors = tensors
+        self._left = set(tensors)
+        self._made: list[mx.array] = []
+        self.source = source
+        self.dtype = mx.float32 if backend() == "cpu" else dtype
+
+    @classmethod
+    def load(cls, path: str | Path, dtype: mx.Dtype | None = None) -> Weights:
+        """Read a safetensors file.
+
+        Raises:
+            WeightsError: the file is missing or is no safetensors file.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise WeightsError(
+                f"no weights at {path}: convert the official files first (gpt-sovits-mlx convert)"
+            )
+        try:
+            tensors = mx.load(str(path), format="safetensors")
+        except (RuntimeError, ValueError) as error:
+            raise WeightsError(f"{path} is not a safetensors file: {error}") from None
+        assert isinstance(tensors, dict)
+        return cls(tensors, str(path), dtype)
+
+    def scope(self, prefix: str = "") -> Scope:
+        return Scope(self, prefix)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        if name not in self._tensors:
+            raise WeightsError(f"{self.source}: tensor {name} is missing")
+        return tuple(self._tensors[name].shape)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._tensors
+
+    def take(self, name: str, *shape: int | None, dtype: mx.Dtype | None = None) -> mx.array:
+        """One tensor of the given shape (`None`: any size) in the type to compute in."""
+        have = self.shape(name)
+        if shape and (
+            len(shape) != len(have) or any(w not in (None, h) for w, h in zip(shape, have, strict=True))
+        ):
+            want = "×".join("any" if n is None else str(n) for n in shape)
+            raise WeightsError(
+                f"{self.source}: tensor {name} has shape {'×'.join(map(str, have))}, expected {want}"
+            )
+        self._left.discard(name)
+        dtype = dtype or self.dtype
+        tensor = self._tensors[name]
+        return tensor.astype(dtype) if dtype is not None else tensor
+
+    def keep(self, array: mx.array) -> mx.array:
+        """Register an array made from tensors, contiguous, to be evaluated by `finish`."""
+        array = mx.contiguous(array)
+        self._made.append(array)
+        return array
+
+    def finish(self) -> None:
+        """Evaluate what was made (no lazy array may cross threads) and release the rest.
+
+        Raises:
+            WeightsError: tensors are left that the model does not know.
+        """
+        if self._left:
+            raise WeightsError(
+                f"{self.source}: unknown tensors {_some(self._left)}: not a file of this model"
+            )
+        mx.eval(self._made)
+        self._tensors, self._made = {}, []
+
+
+class Scope:
+    """A view of `Weights` below a prefix."""
+
+    def __init__(self, weights: Weights, prefix: str):
+        self.weights = weights
+        self.prefix = prefix
+
+    def __truediv__(self, name: str | int) -> Scope:
+        return Scope(self.weights, f"{self.prefix}{name}.")
+
+    def __contains__(self, name: str) -> bool:
+        return self.prefix + name in self.weights
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.weights.shape(self.prefix + name)
+
+    def raw(self, name: str, *shape: int | None, dtype: mx.Dtype | None = None) -> mx.array:
+        """The tensor before any change of layout; what is made of it must go through `keep`."""
+        return self.weights.take(self.prefix + name, *shape, dtype=dtype)
+
+    def keep(self, array: mx.array) -> mx.array:
+        return self.weights.keep(array)
+
+    def tensor(self, name: str, *shape: int | None, dtype: mx.Dtype | None = None) -> mx.array:
+        return self.keep(self.raw(name, *shape, dtype=dtype))
+
+    def count(self, pattern: str) -> int:
+        """How many of `pattern.format(0)`, `pattern.format(1)`, … there are."""
+        n = 0
+        while pattern.format(n) in self:
+            n += 1
+        return n
+
+
+def _some(names: set[str]) -> str:
+    first = sorted(names)
+    return ", ".join(first[:3]) + (f" and {len(first) - 3} more" if len(first) > 3 else "")

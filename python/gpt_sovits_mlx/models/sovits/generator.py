@@ -1,0 +1,68 @@
+"""HiFi-GAN generator (Kong et al. 2020): latent frames at 50 Hz → samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mlx.core as mx
+
+from ...layers.convolution import Conv1d, ConvTranspose1d
+from ...layers.linear import Linear
+from ...layers.weights import Scope
+
+SLOPE = 0.1
+LAST_SLOPE = 0.01
+"""The reference's last activation has PyTorch's default slope, not HiFi-GAN's."""
+
+
+def leaky_relu(x: mx.array, slope: float) -> mx.array:
+    return mx.maximum(x, x * slope)
+
+
+class ResBlock:
+    """Pairs of a dilated and a plain convolution with residual paths (`ResBlock1` of HiFi-GAN)."""
+
+    def __init__(self, scope: Scope, dilations: Sequence[int]):
+        self.dilated = [Conv1d(scope / "convs1" / i, dilation=d) for i, d in enumerate(dilations)]
+        self.plain = [Conv1d(scope / "convs2" / i) for i in range(len(dilations))]
+
+    def __call__(self, x: mx.array) -> mx.array:
+        for dilated, plain in zip(self.dilated, self.plain, strict=True):
+            x = x + plain(leaky_relu(dilated(leaky_relu(x, SLOPE)), SLOPE))
+        return x
+
+
+class Generator:
+    """`dec` of the reference.
+
+    Args:
+        rates, kernels: stride and kernel of each transposed convolution.
+        dilations: those of each residual block of a stage; a stage's output is the mean of its blocks.
+    """
+
+    def __init__(
+        self, scope: Scope, rates: Sequence[int], kernels: Sequence[int], dilations: Sequence[Sequence[int]]
+    ):
+        self.conv_in = Conv1d(scope / "conv_pre")
+        self.condition = Linear(scope / "cond")
+        self.upsamplings = [
+            ConvTranspose1d(scope / "ups" / i, rate, (kernel - rate) // 2)
+            for i, (rate, kernel) in enumerate(zip(rates, kernels, strict=True))
+        ]
+        blocks = len(dilations)
+        self.stages = [
+            [ResBlock(scope / "resblocks" / (i * blocks + j), dilations[j]) for j in range(blocks)]
+            for i in range(len(rates))
+        ]
+        self.conv_out = Conv1d(scope / "conv_post", bias=False)
+
+    def __call__(self, z: mx.array, style: mx.array) -> mx.array:
+        """Latent (B, T, inter), style (B, 1, gin) → audio (B, T · Π rates)."""
+        x = self.conv_in(z) + self.condition(style)
+        for upsampling, blocks in zip(self.upsamplings, self.stages, strict=True):
+            x = upsampling(leaky_relu(x, SLOPE))
+            total = blocks[0](x)
+            for block in blocks[1:]:
+                total = total + block(x)
+            x = total / len(blocks)
+        return mx.tanh(self.conv_out(leaky_relu(x, LAST_SLOPE)))[..., 0]

@@ -1,0 +1,126 @@
+"""The whole vocoder of GPT-SoVITS v1 and v2 (`SynthesizerTrn` of the reference), inference only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from ...errors import WeightsError
+from ...layers.weights import Weights
+from .flow import Flow
+from .generator import Generator
+from .quantizer import SemanticQuantizer
+from .style_encoder import StyleEncoder
+from .text_encoder import TextEncoder
+
+NOISE_SCALE = 0.5
+"""Deviation of the latent's noise in the reference's decoder."""
+
+
+@dataclass(frozen=True)
+class SoVITSConfig:
+    """What the tensors' shapes do not tell, under the names of the official checkpoint's config."""
+
+    version: str
+    symbols: str
+    sampling_rate: int
+    filter_length: int
+    hop_length: int
+    win_length: int
+    n_heads: int
+    upsample_rates: tuple[int, ...]
+    upsample_kernel_sizes: tuple[int, ...]
+    resblock_dilation_sizes: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def from_dict(cls, config: dict) -> SoVITSConfig:
+        """Raises `WeightsError` for a missing key or a version that is not supported."""
+        try:
+            data, model = config["data"], config["model"]
+            if config["version"] not in ("v1", "v2"):
+                raise WeightsError(f"SoVITS {config['version']} is not supported: v1 and v2 are")
+            if str(model.get("resblock", "1")) != "1":
+                raise WeightsError(f"SoVITS residual block {model['resblock']} is not supported: 1 is")
+            return cls(
+                version=config["version"],
+                symbols=config["symbols"],
+                sampling_rate=data["sampling_rate"],
+                filter_length=data["filter_length"],
+                hop_length=data["hop_length"],
+                win_length=data["win_length"],
+                n_heads=model["n_heads"],
+                upsample_rates=tuple(model["upsample_rates"]),
+                upsample_kernel_sizes=tuple(model["upsample_kernel_sizes"]),
+                resblock_dilation_sizes=tuple(tuple(d) for d in model["resblock_dilation_sizes"]),
+            )
+        except KeyError as missing:
+            raise WeightsError(f"sovits_config.json lacks {missing}: convert the checkpoint again") from None
+
+    @property
+    def samples_per_token(self) -> int:
+        """A semantic token lasts two frames: 40 ms."""
+        return 2 * math.prod(self.upsample_rates)
+
+
+class SoVITS:
+    """Weights and arithmetic; nothing of a request is kept."""
+
+    def __init__(self, config: SoVITSConfig, weights: Weights):
+        self.config = config
+        root = weights.scope()
+        self.quantizer = SemanticQuantizer(root)
+        self.style_encoder = StyleEncoder(root / "ref_enc")
+        self.text_encoder = TextEncoder(root / "enc_p", config.n_heads)
+        self.flow = Flow(root / "flow")
+        self.generator = Generator(
+            root / "dec", config.upsample_rates, config.upsample_kernel_sizes, config.resblock_dilation_sizes
+        )
+        weights.finish()
+
+    def tokens(self, features: mx.array) -> mx.array:
+        """HuBERT features (1, T, ssl) at 50 Hz → semantic tokens (1, T // 2) at 25 Hz."""
+        return self.quantizer.encode(features)
+
+    def style(self, spectrograms: Sequence[mx.array]) -> mx.array:
+        """Magnitude spectrograms (1, T, bins) of one or more references → their mean style (1, 1, gin)."""
+        styles = [self.style_encoder(s) for s in spectrograms]
+        return sum(styles[1:], styles[0]) / len(styles)
+
+    def decode(
+        self,
+        tokens: mx.array,
+        phones: mx.array,
+        style: mx.array,
+        speed: float = 1.0,
+        noise: mx.array | None = None,
+    ) -> mx.array:
+        """Semantic tokens and the phones that they say → audio.
+
+        Args:
+            tokens: (B, N) int; all rows of a batch have the same N, and the same X below.
+            phones: (B, X) ids of the sentence (the prompt's are not among them).
+            style: (B or 1, 1, gin).
+            speed: above 1 is faster.
+            noise: standard normal (B, `latent_frames(N, speed)`, inter), or `None` for the mean of the prior.
+
+        Returns:
+            (B, frames · hop) samples at `config.sampling_rate`, float32, within ±1.
+        """
+        features = self.quantizer.decode(tokens)
+        mean, log_deviation = self.text_encoder(features, phones, style.astype(features.dtype), speed)
+        z = mean
+        if noise is not None:
+            z = z + noise.astype(mean.dtype) * mx.exp(log_deviation) * NOISE_SCALE
+        style = style.astype(z.dtype)
+        return self.generator(self.flow.inverse(z, style), style).astype(mx.float32)
+
+    def latent_frames(self, tokens: int, speed: float = 1.0) -> int:
+        """Frames of the latent for so many tokens."""
+        return 2 * tokens if speed == 1 else int(2 * tokens / speed) + 1
+
+    @property
+    def latent_width(self) -> int:
+        return self.text_encoder.out.out_features // 2

@@ -1,0 +1,216 @@
+"""Text-to-semantic GPT: phones and BERT features → semantic tokens (the reference's `Text2SemanticDecoder`).
+
+A decoder of post-norm layers with ReLU over one sequence [text, audio]. Text attends to all text, audio to
+all text and to the audio before it. Text and audio have sinusoidal positions of their own, both from 0,
+each scaled by a learned alpha.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+
+from ..errors import WeightsError
+from ..layers.attention import merge_heads, split_heads
+from ..layers.linear import Embedding, Linear
+from ..layers.normalisation import LayerNorm
+from ..layers.weights import Scope, Weights
+from .cache import KVCache
+
+
+@dataclass(frozen=True)
+class T2SConfig:
+    """Sizes of a text-to-semantic GPT, under the names of the official checkpoint's `config.model`."""
+
+    hidden_dim: int
+    n_layer: int
+    head: int
+    vocab_size: int
+    phoneme_vocab_size: int
+    EOS: int
+    max_sec: int = 54
+
+    @classmethod
+    def from_dict(cls, config: dict) -> T2SConfig:
+        """Raises `WeightsError` for a missing key or sizes that no checkpoint has."""
+        try:
+            sizes = cls(**{name: int(config[name]) for name in cls.__dataclass_fields__})
+        except KeyError as missing:
+            raise WeightsError(f"gpt_config.json lacks {missing}: convert the checkpoint again") from None
+        if sizes.vocab_size - 1 != sizes.EOS or sizes.hidden_dim % sizes.head:
+            raise WeightsError(
+                f"gpt_config.json does not describe a GPT-SoVITS model: EOS {sizes.EOS} of {sizes.vocab_size}"
+                f" tokens, {sizes.head} heads of width {sizes.hidden_dim}"
+            )
+        return sizes
+
+
+class SinePositions:
+    """x + alpha · pe[position] (Vaswani et al. 2017; sines and cosines interleaved, alpha learned)."""
+
+    LENGTH = 4000
+
+    def __init__(self, scope: Scope, width: int):
+        self.alpha = scope.raw("alpha", 1, dtype=mx.float32)
+        self.width = width
+        table = scope.keep(self._table(0, self.LENGTH))
+        self.table = scope.keep((self.alpha * table).astype(scope.weights.dtype or mx.float32))
+
+    def _table(self, start: int, end: int) -> mx.array:
+        rates = np.exp(
+            np.arange(0, self.width, 2, dtype=np.float32) * np.float32(-math.log(10000) / self.width)
+        )
+        angles = np.arange(start, end, dtype=np.float32)[:, None] * rates
+        return mx.array(np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(end - start, self.width))
+
+    def __call__(self, x: mx.array, start: int = 0) -> mx.array:
+        """(B, T, width), whose first position is `start`."""
+        end = start + x.shape[1]
+        if end <= self.LENGTH:
+            return x + self.table[start:end]
+        return x + (self.alpha * self._table(start, end)).astype(x.dtype)
+
+
+class DecoderLayer:
+    """x = LN(x + attention(x)); x = LN(x + W₂ ReLU(W₁ x)): the post-norm layer of the original Transformer."""
+
+    def __init__(self, scope: Scope, heads: int):
+        self.heads = heads
+        attention = scope / "self_attn"
+        self.qkv = Linear(_InProjection(attention))
+        self.out = Linear(attention / "out_proj")
+        self.linear1, self.linear2 = Linear(scope / "linear1"), Linear(scope / "linear2")
+        self.norm1, self.norm2 = LayerNorm(scope / "norm1"), LayerNorm(scope / "norm2")
+        self.scale = 1 / math.sqrt(self.out.out_features // heads)
+
+    def __call__(self, x: mx.array, cache: KVCache, mask: mx.array | None) -> mx.array:
+        q, k, v = (split_heads(t, self.heads) for t in mx.split(self.qkv(x), 3, axis=-1))
+        k, v = cache.append(k, v)
+        attended = mx.fast.scaled_dot_product_attention(q, k, v, scale=self.scale, mask=mask)
+        x = self.norm1(x + self.out(merge_heads(attended)))
+        return self.norm2(x + self.linear2(mx.maximum(self.linear1(x), 0)))
+
+
+class _InProjection(Scope):
+    """PyTorch's fused `in_proj_weight` (rows q, k, v) and `in_proj_bias`, under a linear layer's names."""
+
+    def __init__(self, scope: Scope):
+        super().__init__(scope.weights, scope.prefix + "in_proj_")
+
+
+@dataclass
+class T2SState:
+    """What decoding remembers of a batch: caches, the mask of padded text, positions."""
+
+    caches: list[KVCache]
+    text_width: int
+    text_mask: mx.array | None
+    audio_length: int
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep only these rows of the batch."""
+        index = mx.array(list(rows))
+        for cache in self.caches:
+            cache.select(index)
+        if self.text_mask is not None:
+            self.text_mask = self.text_mask[index]
+
+    def key_mask(self, keys: int) -> mx.array | None:
+        """(B, 1, 1, keys), true where a key may be attended to; `None` where none is padding."""
+        if self.text_mask is None:
+            return None
+        return mx.pad(self.text_mask, [(0, 0), (0, keys - self.text_width)], constant_values=True)[
+            :, None, None
+        ]
+
+    def arrays(self) -> list[mx.array]:
+        return [a for c in self.caches for a in (c.keys, c.values) if a is not None]
+
+
+class TextToSemantic:
+    """The GPT. It holds weights only: the state of a decode lives in a `T2SState`."""
+
+    def __init__(self, config: T2SConfig, weights: Weights):
+        self.config = config
+        root = weights.scope()
+        width = config.hidden_dim
+        self.bert_projection = Linear(root / "bert_proj")
+        self.text_embedding = Embedding(root / "ar_text_embedding" / "word_embeddings")
+        self.audio_embedding = Embedding(root / "ar_audio_embedding" / "word_embeddings")
+        self.text_positions = SinePositions(root / "ar_text_position", width)
+        self.audio_positions = SinePositions(root / "ar_audio_position", width)
+        layers = root / "h" / "layers"
+        self.layers = [DecoderLayer(layers / i, config.head) for i in range(config.n_layer)]
+        predict = root / "ar_predict_layer"
+        # float32 whatever the rest is stored in: float16 logits end some sentences early
+        self.predict = root.keep(predict.raw("weight", config.vocab_size, width, dtype=mx.float32).T)
+        weights.finish()
+
+    @property
+    def bert_width(self) -> int:
+        return self.bert_projection.weight.shape[0]
+
+    def embed_text(self, phones: mx.array, bert: mx.array | None) -> mx.array:
+        """Phone ids (B, X) and BERT features (B, X, bert_width), zeros where `None` → (B, X, hidden)."""
+        x = self.text_embedding(phones)
+        if bert is not None:
+            x = x + self.bert_projection(bert.astype(x.dtype))
+        elif self.bert_projection.bias is not None:
+            x = x + self.bert_projection.bias
+        return self.text_positions(x)
+
+    def prefill(
+        self,
+        phones: mx.array,
+        bert: mx.array | None,
+        prompt: mx.array,
+        text_lengths: Sequence[int] | None = None,
+    ) -> tuple[mx.array, T2SState]:
+        """Read the text and the prompt.
+
+        Args:
+            phones: (B, X) ids, rows shorter than X padded at their end with any id.
+            bert: (B, X, bert_width) features, or `None` for zeros.
+            prompt: (B, P) semantic tokens of the prompt; P may be 0.
+            text_lengths: the rows' lengths where they differ.
+
+        Returns:
+            Logits of the first token (B, vocab), float32, and the state to decode on.
+        """
+        batch, text_width = phones.shape
+        audio_length = prompt.shape[1]
+        x = self.embed_text(phones, bert)
+        if audio_length:
+            x = mx.concatenate([x, self.audio_positions(self.audio_embedding(prompt))], axis=1)
+        total = text_width + audio_length
+        position = mx.arange(total)
+        is_text = position < text_width
+        mask = is_text[None] | ((position[None] <= position[:, None]) & ~is_text[:, None])
+        text_mask = None
+        last = mx.full((batch,), total - 1)
+        if text_lengths is not None and len(set(text_lengths)) > 1:
+            lengths = mx.array(list(text_lengths))
+            text_mask = position[None, :text_width] < lengths[:, None]
+            keys = mx.pad(text_mask, [(0, 0), (0, audio_length)], constant_values=True)
+            mask = (mask[None] & keys[:, None])[:, None]
+            last = last if audio_length else lengths - 1
+        state = T2SState([KVCache() for _ in self.layers], text_width, text_mask, audio_length)
+        for layer, cache in zip(self.layers, state.caches, strict=True):
+            x = layer(x, cache, mask)
+        return self.logits(x[mx.arange(batch), last]), state
+
+    def decode(self, tokens: mx.array, state: T2SState) -> mx.array:
+        """One step: the rows' newest tokens (B,) → logits (B, vocab) of the next ones, float32."""
+        x = self.audio_positions(self.audio_embedding(tokens[:, None]), state.audio_length)
+        state.audio_length += 1
+        mask = state.key_mask(state.text_width + state.audio_length)
+        for layer, cache in zip(self.layers, state.caches, strict=True):
+            x = layer(x, cache, mask)
+        return self.logits(x[:, 0])
+
+    def logits(self, hidden: mx.array) -> mx.array:
+        return hidden.astype(mx.float32) @ self.predict

