@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent / "golden"))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "golden")]
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -14,7 +14,7 @@ import mlx.core as mx
 import numpy as np
 
 from . import audio
-from .errors import GPTSoVITSError, VoiceError
+from .errors import AudioError, GPTSoVITSError, VoiceError
 from .generation import Generation, Request, generate
 from .runtime import model_home
 from .sampling import NoiseStream, Sampling
@@ -114,7 +114,7 @@ class GPTSoVITSEngine:
     @property
     def voice_roots(self) -> list[Path]:
         """Folders where voices are looked for, by precedence."""
-        return [self.model_dir / "voices", shipped_voices()]
+        return voice_roots(self.model_dir)
 
     def voices(self) -> list[VoiceFolder]:
         """All voices that can be loaded by name."""
@@ -150,6 +150,9 @@ class GPTSoVITSEngine:
         if reference is not None:
             extra = tuple(Path(p).expanduser() for p in auxiliary)
             spec = Reference(Path(reference).expanduser(), reference_text or None, reference_language, extra)
+            for path in spec.files():
+                if not path.is_file():
+                    raise AudioError(f"no recording at {path}")
         elif reference_text or auxiliary:
             raise VoiceError("a transcript or auxiliary recordings need a reference recording beside them")
         voice = self._store.voice(folder, spec)
@@ -310,6 +313,11 @@ def synthesize(
 
 _engines: dict[str, GPTSoVITSEngine] = {}
 _engines_lock = threading.Lock()
+
+
+def voice_roots(model_dir: Path) -> list[Path]:
+    """Where voices are looked for: the user's first, then those that come with the package."""
+    return [model_dir / "voices", shipped_voices()]
 
 
 def shipped_voices() -> Path:

@@ -28,6 +28,8 @@ from .voice import (
 )
 
 T = TypeVar("T")
+OFFICIAL = "official"
+"""In voice.json: made for the published encoder, before one was installed whose hash could be noted."""
 
 
 class ModelStore:
@@ -149,7 +151,7 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 def _check_encoder(
     folder: VoiceFolder, name: str, encoder: SpeechEncoder | CharacterEncoder, path: Path
 ) -> None:
-    if folder.own_encoder(name) is None and folder.encoders[name] != encoder.sha256:
+    if folder.own_encoder(name) is None and folder.encoders[name] not in (OFFICIAL, encoder.sha256):
         raise VoiceError(
             f"the voice {folder.name} was made with another {name} ({str(folder.encoders[name])[:12]}…) than {path}"
             f" ({encoder.sha256[:12]}…): convert the voice again with the encoders that you have now"

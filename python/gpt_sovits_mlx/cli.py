@@ -1,0 +1,312 @@
+"""The command line: `gpt-sovits-mlx "text" -o out.wav`, and the commands `voices`, `convert`, `encoders`, `phones`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+from .errors import GPTSoVITSError, TextError, VoiceError
+from .runtime import model_home
+
+LANGUAGES = ("auto", "zh", "en", "all_zh")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; errors that a user can mend are printed as one line.
+
+    Returns:
+        0, 1 after an error, 2 after a wrong usage (raised by argparse as SystemExit), 130 when interrupted.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser, commands = _parser()
+    if given and given[0] not in commands and given[0] not in ("-h", "--help", "--version"):
+        given.insert(0, "speak")
+    options = parser.parse_args(given or ["--help"])
+    try:
+        return options.run(options)
+    except GPTSoVITSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    parser = argparse.ArgumentParser(
+        prog="gpt-sovits-mlx",
+        description="GPT-SoVITS text to speech on MLX.",
+        usage='gpt-sovits-mlx "TEXT" [-o out.wav] [--voice NAME] …  |  gpt-sovits-mlx COMMAND --help',
+    )
+    parser.add_argument("--version", action="version", version=f"gpt-sovits-mlx {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    made: dict[str, argparse.ArgumentParser] = {}
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
+        made[name] = commands.add_parser(name, help=help, description=help)
+        made[name].set_defaults(run=run)
+        return made[name]
+
+    _add_speak(command("speak", speak, "speak a text (the default)"))
+    _add_model_dir(command("voices", voices, "list the voices"))
+    _add_convert(command("convert", convert, "make a voice of a .ckpt, a .pth and a recording"))
+    _add_encoders(command("encoders", encoders, "install CNHubert and RoBERTa, which official voices need"))
+    _add_phones(command("phones", phones, "show how a text is read"))
+    return parser, made
+
+
+def _add_model_dir(parser: argparse.ArgumentParser) -> None:
+    help = "folder of voices and encoders (default: $GPT_SOVITS_MLX_HOME, else the user's data folder)"
+    parser.add_argument("--model-dir", type=Path, help=help)
+
+
+def _add_speak(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("text", nargs="?", help="the text, or - for standard input")
+    add("-f", "--file", type=Path, help="read the text from a UTF-8 file")
+    add("-o", "--output", type=Path, default=Path("out.wav"), help="audio to write: .wav, .flac, .ogg (out.wav)")
+    add("-v", "--voice", default="demo", help="name of a voice, or path of its folder (demo)")
+    add("-l", "--language", choices=LANGUAGES, default="auto", help="language of the text (auto)")
+    add("--reference", type=Path, help="another recording of 3 to 10 s to imitate")
+    add("--reference-text", help="what is said in it")
+    add("--reference-language", choices=LANGUAGES, default="auto")
+    add("--auxiliary", type=Path, nargs="*", default=[], help="more recordings of that speaker")
+    add("--speed", type=float, default=1.0, help="above 1 is faster (1.0)")
+    add("--seed", type=int, help="the same seed says the same again")
+    add("--top-k", type=int)
+    add("--top-p", type=float)
+    add("--temperature", type=float)
+    add("--repetition-penalty", type=float)
+    add("--split", choices=[f"cut{i}" for i in range(6)], default="cut5", help="how the text is split (cut5)")
+    add("--pause", type=float, default=0.3, help="seconds of silence behind each sentence (0.3)")
+    add("--lexicon", type=Path, help="file of words with readings of your own")
+    add("--dtype", choices=("auto", "float32", "float16", "bfloat16"), default="auto")
+    add("--json", action="store_true", help="print what was made as JSON")
+    add("-q", "--quiet", action="store_true", help="print nothing but errors")
+    _add_model_dir(parser)
+
+
+def _add_convert(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--gpt", type=Path, required=True, metavar="X.ckpt")
+    add("--sovits", type=Path, required=True, metavar="X.pth")
+    add("--reference", type=Path, required=True, metavar="RECORDING", help="3 to 10 s of the voice")
+    add("--text", required=True, help="what is said in the recording")
+    add("--language", choices=LANGUAGES, required=True, help="language of that text")
+    add("--auxiliary", type=Path, nargs="*", default=[], help="more recordings of the voice")
+    add("--name", help="name of the voice; it goes to voices/NAME in the model folder")
+    add("--output", type=Path, help="folder of the voice, instead of --name")
+    add("--dtype", choices=("float32", "float16"), help="store the weights so (default: as in the files)")
+    add("--licence", default="", help="under which the voice may be used")
+    add("--card", default="", help="who speaks, where the recordings come from")
+    add("--overwrite", action="store_true", help="replace an existing voice")
+    _add_model_dir(parser)
+
+
+def _add_encoders(parser: argparse.ArgumentParser) -> None:
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--fetch", action="store_true", help="download the published ones (840 MB)")
+    source.add_argument("--from", dest="source", type=Path, metavar="FOLDER", help="GPT_SoVITS/pretrained_models")
+    parser.add_argument("--dtype", choices=("float32", "float16"))
+    _add_model_dir(parser)
+
+
+def _add_phones(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("text", help="the text, or - to read lines from standard input")
+    add("-l", "--language", choices=LANGUAGES, default="auto")
+    add("--symbols", choices=("v1", "v2"), default="v2", help="the model version's set of symbols (v2)")
+    add("--lexicon", type=Path, help="file of words with readings of your own")
+    add("--json", action="store_true", help="print JSON (for standard input always)")
+
+
+def speak(options: argparse.Namespace) -> int:
+    """Speak a text into a file."""
+    from .engine import GPTSoVITSEngine
+
+    text = _text(options)
+    if options.output.exists() and options.output.is_dir():
+        raise GPTSoVITSError(f"{options.output} is a folder: name a file to write")
+    engine = GPTSoVITSEngine(options.model_dir, dtype=options.dtype, lexicon=options.lexicon)
+    voice = engine.load_voice(
+        options.voice, options.reference, options.reference_text, options.reference_language, options.auxiliary
+    )
+    settings = {
+        name: getattr(options, name)
+        for name in ("speed", "seed", "top_k", "top_p", "temperature", "repetition_penalty", "pause")
+    }
+    with _Progress(not options.quiet) as progress:
+        result = engine.synthesize(
+            text, options.language, voice, split_method=options.split, progress=progress.update, **settings
+        )
+    result.save(options.output)
+    for sentence in result.sentences:
+        if not sentence.ended:
+            print(f"warning: cut off at the limit of tokens: {sentence.text}", file=sys.stderr)
+    if options.json:
+        print(json.dumps(_summary(result, options.output), ensure_ascii=False))
+    elif not options.quiet:
+        print(
+            f"{options.output}: {result.duration:.2f} s of speech in {result.timing['total'] / 1000:.2f} s"
+            f" (real-time factor {result.real_time_factor:.2f}, seed {result.seed})"
+        )
+    return 0
+
+
+def voices(options: argparse.Namespace) -> int:
+    """List the voices."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from .engine import voice_roots
+    from .voice import VoiceFolder, voice_paths
+
+    table = Table("voice", "version", "languages", "sample rate", "folder", box=None)
+    for path in voice_paths(voice_roots(options.model_dir or model_home())):
+        voice = VoiceFolder.read(path)
+        table.add_row(voice.name, voice.version, ", ".join(voice.languages), f"{voice.sample_rate} Hz", str(path))
+    Console().print(table)
+    return 0
+
+
+def convert(options: argparse.Namespace) -> int:
+    """Make a voice folder of official files, and enrol its reference where CNHubert is installed."""
+    from .convert import convert_voice
+    from .engine import GPTSoVITSEngine
+    from .files import file_sha256
+
+    model_dir = options.model_dir or model_home()
+    if not options.output and not options.name:
+        raise VoiceError("the voice has no name: give --name NAME or --output FOLDER")
+    folder = options.output or model_dir / "voices" / options.name
+    found = {name: model_dir / "encoders" / f"{name}.safetensors" for name in ("cnhubert", "roberta")}
+    made = convert_voice(
+        options.gpt,
+        options.sovits,
+        options.reference,
+        options.text,
+        options.language,
+        folder,
+        name=options.name,
+        auxiliary=options.auxiliary,
+        encoders={name: file_sha256(path) if path.is_file() else "official" for name, path in found.items()},
+        licence=options.licence,
+        card=options.card,
+        dtype=options.dtype,
+        overwrite=options.overwrite,
+        progress=True,
+    )
+    missing = [name for name, path in found.items() if not path.is_file()]
+    if missing:
+        print(
+            f"{made.folder} is made; its reference will be enrolled when it first speaks. For that,"
+            f" {' and '.join(missing)} must be installed: gpt-sovits-mlx encoders --fetch"
+        )
+    else:
+        GPTSoVITSEngine(model_dir).load_voice(made.folder)
+        print(f"{made.folder} is ready: gpt-sovits-mlx 'text' --voice {options.name or made.folder}")
+    return 0
+
+
+def encoders(options: argparse.Namespace) -> int:
+    """Install the base encoders into the model folder."""
+    from .convert import convert_encoders, fetch_encoders
+
+    model_dir = options.model_dir or model_home()
+    if options.fetch:
+        made = fetch_encoders(model_dir, dtype=options.dtype)
+    else:
+        made = convert_encoders(options.source, model_dir, dtype=options.dtype, progress=True)
+    for conversion in made.values():
+        print(f"wrote {conversion.weights} ({conversion.parameters / 1e6:.1f} M parameters)")
+    return 0
+
+
+def phones(options: argparse.Namespace) -> int:
+    """Show normalised text, phones, ids, word2ph and segments."""
+    from .text import TextFrontend, phones_json
+
+    frontend = TextFrontend(options.symbols, lexicon=options.lexicon)
+    if options.text == "-":
+        for line in sys.stdin:
+            try:
+                answer: dict[str, Any] = phones_json(frontend, line.rstrip("\n"), options.language)
+            except TextError as error:
+                answer = {"error": str(error)}
+            print(json.dumps(answer, ensure_ascii=False), flush=True)
+        return 0
+    answer = phones_json(frontend, options.text, options.language)
+    if options.json:
+        print(json.dumps(answer, ensure_ascii=False))
+    else:
+        print(answer["norm_text"])
+        print(" ".join(answer["phones"]))
+    return 0
+
+
+def _text(options: argparse.Namespace) -> str:
+    """The text of an argument, a file or standard input."""
+    if (options.text is None) == (options.file is None):
+        raise TextError('give one text: "TEXT", - for standard input, or --file FILE')
+    try:
+        if options.file is not None:
+            return options.file.read_text(encoding="utf-8")
+        return sys.stdin.read() if options.text == "-" else options.text
+    except OSError as error:
+        raise TextError(f"cannot read {options.file}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise TextError(f"{options.file or 'standard input'} is not UTF-8 text: convert it to UTF-8") from None
+
+
+def _summary(result: Any, output: Path) -> dict[str, Any]:
+    return {
+        "output": str(output),
+        "sample_rate": result.sample_rate,
+        "duration": result.duration,
+        "real_time_factor": result.real_time_factor,
+        "seed": result.seed,
+        "timing": result.timing,
+        "sentences": [vars(sentence) for sentence in result.sentences],
+    }
+
+
+class _Progress:
+    """A progress bar on a terminal, for texts of more than one sentence."""
+
+    LABELS = {"gpt": "speaking", "vocoder": "vocoding"}
+
+    def __init__(self, enabled: bool):
+        from rich.console import Console
+        from rich.progress import Progress
+
+        self.console = Console(stderr=True)
+        self.bar = Progress(console=self.console, transient=True) if enabled and self.console.is_terminal else None
+        self.tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> _Progress:
+        if self.bar:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def update(self, stage: str, done: int, total: int) -> None:
+        if not self.bar or total < 2:
+            return
+        if stage not in self.tasks:
+            self.tasks[stage] = self.bar.add_task(self.LABELS[stage], total=total)
+        self.bar.update(self.tasks[stage], completed=done)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
