@@ -202,7 +202,7 @@ def convert(options: argparse.Namespace) -> int:
         card=options.card,
         dtype=options.dtype,
         overwrite=options.overwrite,
-        progress=True,
+        progress=sys.stderr.isatty(),
     )
     missing = [name for name, path in found.items() if not path.is_file()]
     if missing:
@@ -222,9 +222,9 @@ def encoders(options: argparse.Namespace) -> int:
 
     model_dir = options.model_dir or model_home()
     if options.fetch:
-        made = fetch_encoders(model_dir, dtype=options.dtype)
+        made = fetch_encoders(model_dir, dtype=options.dtype, progress=sys.stderr.isatty())
     else:
-        made = convert_encoders(options.source, model_dir, dtype=options.dtype, progress=True)
+        made = convert_encoders(options.source, model_dir, dtype=options.dtype, progress=sys.stderr.isatty())
     for conversion in made.values():
         print(f"wrote {conversion.weights} ({conversion.parameters / 1e6:.1f} M parameters)")
     return 0

@@ -243,11 +243,15 @@ def read_reference(path: Path) -> tuple[np.ndarray, int]:
 
 
 def style_of(sovits: SoVITS, reference: Reference) -> mx.array:
-    """Mean style (1, 1, gin) of a reference's recordings."""
+    """Mean style (1, 1, gin) of a reference's recordings.
+
+    Raises:
+        AudioError: the main recording is shorter than 3 s or longer than 10 s.
+    """
     config = sovits.config
     spectrograms = []
     for path in reference.files():
-        samples, rate = audio.read(path)
+        samples, rate = read_reference(path) if path == reference.audio else audio.read(path)
         samples = audio.limit(audio.resample_sinc(samples, rate, config.sampling_rate))
         spectrograms.append(audio.spectrogram(mx.array(samples), config.filter_length, config.hop_length))
     style = sovits.style(spectrograms).astype(mx.float32)

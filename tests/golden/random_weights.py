@@ -72,9 +72,7 @@ def expand(name: str) -> list[str]:
 def load_manifest(model: str) -> dict[str, Any]:
     """The manifest of a model, its names expanded."""
     manifest = json.loads((HERE / "manifests" / f"{model}.json").read_text())
-    manifest["tensors"] = [
-        [n, shape, rule] for name, shape, rule in manifest["tensors"] for n in expand(name)
-    ]
+    manifest["tensors"] = [[n, shape, rule] for name, shape, rule in manifest["tensors"] for n in expand(name)]
     return manifest
 
 
@@ -99,9 +97,7 @@ def write(model: str, path: Path, seed: int) -> None:
         torch.save(OrderedDict(weight=weight, config=manifest["config"], info=manifest["info"]), path)
 
 
-def save_sovits(
-    path: Path, weight: dict[str, Any], config: dict[str, Any], info: str, marker: str = ""
-) -> None:
+def save_sovits(path: Path, weight: dict[str, Any], config: dict[str, Any], info: str, marker: str = "") -> None:
     """Save as the trainer does: config as `utils.HParams`, and `marker` instead of the zip file's `PK`."""
     import torch
 
