@@ -25,6 +25,8 @@ from .runtime import user_cache_dir
 from .text import TextFrontend, Utterance
 
 FORMAT = 1
+PAUSES = str.maketrans("￥^", ",,")
+"""The signs for longer pauses: RoBERTa reads commas in their place, as in the reference."""
 SHORTEST, LONGEST = 3.0, 10.0
 """Seconds of a reference: the models were trained to continue prompts of such lengths."""
 APPENDED_SILENCE = 9600
@@ -207,7 +209,7 @@ def character_features(utterance: Utterance, encoder: CharacterEncoder | None, w
     for segment in utterance.segments:
         if segment.language == "zh" and segment.word2ph:
             rows = np.repeat(np.arange(len(segment.word2ph)), segment.word2ph)
-            parts.append(encoder(segment.norm_text)[mx.array(rows)].astype(mx.float32))
+            parts.append(encoder(segment.norm_text.translate(PAUSES))[mx.array(rows)].astype(mx.float32))
         else:
             parts.append(mx.zeros((len(segment.phones), width)))
     features = mx.concatenate(parts)
