@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "golden")]
+import random_weights
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -37,8 +36,6 @@ def golden() -> Callable[[str], dict[str, np.ndarray]]:
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Path of a random checkpoint in the official format: (manifest, seed) → file or folder."""
-    import random_weights
-
     folder = tmp_path_factory.mktemp("checkpoints")
     endings = {"gpt": ".ckpt", "sovits": ".pth", "hf": "", "bare": ".ckpt"}
 

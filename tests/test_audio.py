@@ -50,7 +50,7 @@ def test_files_are_read_as_mono_and_written_whole(tmp_path):
     samples, rate = audio.read(tmp_path / "stereo.wav")
     assert rate == 16000 and np.allclose(samples, stereo[:, 0] / 2)
     (tmp_path / "text.wav").write_text("no sound")
-    with pytest.raises(AudioError, match="cannot be read|not a recording"):
+    with pytest.raises(AudioError, match="not a recording"):
         audio.read(tmp_path / "text.wav")
     with pytest.raises(AudioError, match="no recording"):
         audio.read(tmp_path / "missing.wav")

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import soundfile
+
 from small_voice import make_model_folder, tone
 
 

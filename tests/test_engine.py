@@ -9,7 +9,6 @@ import threading
 import numpy as np
 import pytest
 import soundfile
-from small_voice import make_model_folder, tone
 
 from gpt_sovits_mlx import (
     AudioError,
@@ -20,6 +19,7 @@ from gpt_sovits_mlx import (
     VoiceError,
     synthesize,
 )
+from small_voice import make_model_folder, tone
 
 TEXT = "今天天气很好。我们去公园散步吧！Let us go to the park, my friend."
 

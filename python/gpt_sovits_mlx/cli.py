@@ -12,7 +12,7 @@ from typing import Any
 
 from . import __version__
 from .errors import GPTSoVITSError, TextError, VoiceError
-from .runtime import model_home
+from .runtime import model_home, require_mlx
 
 LANGUAGES = ("auto", "zh", "en", "all_zh")
 
@@ -29,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given.insert(0, "speak")
     options = parser.parse_args(given or ["--help"])
     try:
+        if options.run in (speak, voices, convert):
+            require_mlx()
         return options.run(options)
     except GPTSoVITSError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -278,10 +280,11 @@ def _summary(result: Any, output: Path) -> dict[str, Any]:
     }
 
 
+STAGES = {"gpt": "speaking", "vocoder": "vocoding"}
+
+
 class _Progress:
     """A progress bar on a terminal, for texts of more than one sentence."""
-
-    LABELS = {"gpt": "speaking", "vocoder": "vocoding"}
 
     def __init__(self, enabled: bool):
         from rich.console import Console
@@ -304,7 +307,7 @@ class _Progress:
         if not self.bar or total < 2:
             return
         if stage not in self.tasks:
-            self.tasks[stage] = self.bar.add_task(self.LABELS[stage], total=total)
+            self.tasks[stage] = self.bar.add_task(STAGES[stage], total=total)
         self.bar.update(self.tasks[stage], completed=done)
 
 

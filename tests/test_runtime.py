@@ -1,0 +1,52 @@
+"""What is settled before MLX computes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from gpt_sovits_mlx import runtime
+
+LINUX_CPU = sys.platform.startswith("linux") and runtime.backend() == "cpu"
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+
+
+def test_without_mlx_one_line_says_what_to_install():
+    done = run("import sys; sys.modules['mlx'] = None; import gpt_sovits_mlx; gpt_sovits_mlx.GPTSoVITSEngine")
+    assert "DependencyError: MLX is not installed" in done.stderr.splitlines()[-1]
+    assert "gpt-sovits-mlx[cpu]" in done.stderr and "gpt-sovits-mlx[cuda]" in done.stderr
+    command = "import sys; sys.modules['mlx'] = None; from gpt_sovits_mlx.cli import main; sys.exit(main(['hello']))"
+    done = run(command)
+    assert done.returncode == 1 and done.stderr.startswith("error: MLX is not installed")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("module", ["gpt_sovits_mlx.models.t2s", "gpt_sovits_mlx.engine", "gpt_sovits_mlx.generation"])
+def test_openblas_is_in_place_whatever_is_imported_first(module):
+    code = f"import {module}; from gpt_sovits_mlx.runtime import blas_library; print(blas_library())"
+    done = run(code)
+    assert done.returncode == 0, done.stderr
+    assert ("openblas" in done.stdout) == LINUX_CPU and done.stderr == ""
+
+
+def test_without_openblas_one_warning_says_what_mends_it():
+    code = (
+        "from gpt_sovits_mlx import runtime; runtime._openblas_of_wheel = runtime._openblas_of_system = lambda: '';"
+        "runtime.require_mlx(); runtime.require_mlx()"
+    )
+    done = run(code)
+    assert done.returncode == 0
+    assert done.stderr.count("OpenBLAS was not found") == int(LINUX_CPU)
+    assert done.stderr.count("libopenblas0-pthread") == int(LINUX_CPU)
+
+
+def test_folders_follow_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("GPT_SOVITS_MLX_HOME", str(tmp_path))
+    assert runtime.model_home() == tmp_path and runtime.user_cache_dir() == tmp_path / "cache"
+    monkeypatch.delenv("GPT_SOVITS_MLX_HOME")
+    assert runtime.model_home().name == "gpt-sovits-mlx"
