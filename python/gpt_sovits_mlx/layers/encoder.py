@@ -20,7 +20,7 @@ def gelu(x: mx.array) -> mx.array:
 
 @dataclass(frozen=True)
 class LayerNames:
-    """What a model calls the parts of a layer."""
+    """What a model calls the parts of a layer, as dotted paths."""
 
     query: str
     key: str
@@ -32,31 +32,16 @@ class LayerNames:
     feed_forward_norm: str
 
 
-def scope_at(scope: Scope, path: str) -> Scope:
-    """The scope at a dotted path."""
-    for part in path.split("."):
-        scope = scope / part
-    return scope
-
-
 class TransformerLayer:
     """x = LN(x + attention(x)); x = LN(x + W₂ GELU(W₁ x)), bidirectional: (B, T, width) → (B, T, width)."""
 
     def __init__(self, scope: Scope, names: LayerNames, heads: int, eps: float):
         self.heads = heads
-        self.q, self.k, self.v, self.out, self.linear1, self.linear2 = (
-            Linear(scope_at(scope, path))
-            for path in (
-                names.query,
-                names.key,
-                names.value,
-                names.attention_out,
-                names.feed_forward_in,
-                names.feed_forward_out,
-            )
-        )
-        self.norm1 = LayerNorm(scope_at(scope, names.attention_norm), eps)
-        self.norm2 = LayerNorm(scope_at(scope, names.feed_forward_norm), eps)
+        self.q, self.k, self.v = (Linear(scope / path) for path in (names.query, names.key, names.value))
+        self.out = Linear(scope / names.attention_out)
+        self.linear1, self.linear2 = Linear(scope / names.feed_forward_in), Linear(scope / names.feed_forward_out)
+        self.norm1 = LayerNorm(scope / names.attention_norm, eps)
+        self.norm2 = LayerNorm(scope / names.feed_forward_norm, eps)
         self.scale = 1 / math.sqrt(self.out.out_features // heads)
 
     def __call__(self, x: mx.array) -> mx.array:

@@ -103,6 +103,7 @@ class Scope:
         self.prefix = prefix
 
     def __truediv__(self, name: str | int) -> Scope:
+        """The scope one name, or a dotted path of names, deeper."""
         return Scope(self.weights, f"{self.prefix}{name}.")
 
     def __contains__(self, name: str) -> bool:
