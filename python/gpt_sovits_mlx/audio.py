@@ -13,6 +13,8 @@ from .files import written_whole
 
 ENCODER_RATE = 16000
 """Sample rate that CNHubert hears."""
+REFERENCE_SECONDS = (3.0, 10.0)
+"""How long a reference may be: the models were trained to continue prompts of such lengths."""
 
 
 def read(path: str | Path) -> tuple[np.ndarray, int]:

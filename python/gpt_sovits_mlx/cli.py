@@ -13,8 +13,7 @@ from typing import Any
 from . import __version__
 from .errors import GPTSoVITSError, TextError, VoiceError
 from .runtime import model_home, require_mlx
-
-LANGUAGES = ("auto", "zh", "en", "all_zh")
+from .text import LANGUAGES, SPLIT_METHODS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -87,7 +86,7 @@ def _add_speak(parser: argparse.ArgumentParser) -> None:
     add("--top-p", type=float)
     add("--temperature", type=float)
     add("--repetition-penalty", type=float)
-    add("--split", choices=[f"cut{i}" for i in range(6)], default="cut5", help="how the text is split (cut5)")
+    add("--split", choices=SPLIT_METHODS, default="cut5", help="how the text is split (cut5)")
     add("--pause", type=float, default=0.3, help="seconds of silence behind each sentence (0.3)")
     add("--lexicon", type=Path, help="file of words with readings of your own")
     add("--dtype", choices=("auto", "float32", "float16", "bfloat16"), default="auto")

@@ -124,9 +124,7 @@ def _openblas_of_wheel() -> str:
             subprocess.run(command, check=True, capture_output=True)
             os.replace(made, target)
     except (OSError, subprocess.CalledProcessError) as error:
-        warnings.warn(
-            f"OpenBLAS from scipy-openblas32 could not be prepared: {error}", RuntimeWarning, stacklevel=3
-        )
+        warnings.warn(f"OpenBLAS from scipy-openblas32 could not be prepared: {error}", RuntimeWarning, stacklevel=3)
         return ""
     return str(target)
 

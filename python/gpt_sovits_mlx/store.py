@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import mlx.core as mx
 
 from .encoders import CharacterEncoder, SpeechEncoder
-from .encoders.mlx import MLXCharacterEncoder, MLXSpeechEncoder, read_config
+from .encoders.mlx import MLXCharacterEncoder, MLXSpeechEncoder
 from .errors import VoiceError
-from .layers.weights import Weights
+from .layers.weights import open_model
 from .models.sovits import SoVITS, SoVITSConfig
 from .models.t2s import T2SConfig, TextToSemantic
 from .text import TextFrontend, Utterance
@@ -54,15 +54,18 @@ class ModelStore:
         return self._once(key, lambda: self._make_voice(folder, reference))
 
     def gpt(self, path: Path) -> TextToSemantic:
-        return self._of_file(
-            path,
-            lambda: TextToSemantic(T2SConfig.from_dict(read_config(path)), Weights.load(path, self.dtype)),
-        )
+        def make() -> TextToSemantic:
+            config, weights = open_model(path, self.dtype)
+            return TextToSemantic(T2SConfig.from_dict(config), weights)
+
+        return self._of_file(path, make)
 
     def sovits(self, path: Path) -> SoVITS:
-        return self._of_file(
-            path, lambda: SoVITS(SoVITSConfig.from_dict(read_config(path)), Weights.load(path, self.dtype))
-        )
+        def make() -> SoVITS:
+            config, weights = open_model(path, self.dtype)
+            return SoVITS(SoVITSConfig.from_dict(config), weights)
+
+        return self._of_file(path, make)
 
     def frontend(self, symbols: str) -> TextFrontend:
         return self._once(("frontend", symbols), lambda: TextFrontend(symbols, lexicon=self.lexicon))
@@ -148,9 +151,7 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return status.st_mtime_ns, status.st_size
 
 
-def _check_encoder(
-    folder: VoiceFolder, name: str, encoder: SpeechEncoder | CharacterEncoder, path: Path
-) -> None:
+def _check_encoder(folder: VoiceFolder, name: str, encoder: SpeechEncoder | CharacterEncoder, path: Path) -> None:
     if folder.own_encoder(name) is None and folder.encoders[name] not in (OFFICIAL, encoder.sha256):
         raise VoiceError(
             f"the voice {folder.name} was made with another {name} ({str(folder.encoders[name])[:12]}…) than {path}"

@@ -27,8 +27,6 @@ from .text import TextFrontend, Utterance
 FORMAT = 1
 PAUSES = str.maketrans("￥^", ",,")
 """The signs for longer pauses: RoBERTa reads commas in their place, as in the reference."""
-SHORTEST, LONGEST = 3.0, 10.0
-"""Seconds of a reference: the models were trained to continue prompts of such lengths."""
 APPENDED_SILENCE = 9600
 """Zeros behind the reference before CNHubert hears it: 0.3 s of 32 kHz samples in the reference, so 0.6 s here."""
 
@@ -182,9 +180,7 @@ def find_voice(name_or_path: str | Path, roots: Sequence[Path]) -> Path:
             if (root / given / "voice.json").is_file():
                 return (root / given).resolve()
     if given.is_dir():
-        raise VoiceError(
-            f"{given} is not a voice: no voice.json in it (make one with gpt-sovits-mlx convert)"
-        )
+        raise VoiceError(f"{given} is not a voice: no voice.json in it (make one with gpt-sovits-mlx convert)")
     known = ", ".join(sorted({folder.name for folder in voice_paths(roots)})) or "none"
     raise VoiceError(f"no voice {str(name_or_path)!r}: the voices here are {known}")
 
@@ -237,10 +233,9 @@ def read_reference(path: Path) -> tuple[np.ndarray, int]:
     """
     samples, rate = audio.read(path)
     seconds = len(samples) / rate
-    if not SHORTEST <= seconds <= LONGEST:
-        raise AudioError(
-            f"{path} is {seconds:.1f} s long: a reference must be {SHORTEST:.0f} to {LONGEST:.0f} s"
-        )
+    least, most = audio.REFERENCE_SECONDS
+    if not least <= seconds <= most:
+        raise AudioError(f"{path} is {seconds:.1f} s long: a reference must be {least:.0f} to {most:.0f} s")
     return samples, rate
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import random_weights
 import torch
 
 import gpt_sovits_mlx
+import random_weights
 from gpt_sovits_mlx.convert.cnhubert import POSITIONS, cnhubert_tensors
 from gpt_sovits_mlx.convert.roberta import roberta_tensors
 from gpt_sovits_mlx.convert.sovits_tensors import CODEBOOK, Widths, sovits_tensors

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import random_weights
 import torch
 from safetensors.numpy import load_file
 from small_models import State, gpt_parts, sovits_state, write_gpt, write_sovits
 
+import random_weights
 from gpt_sovits_mlx.convert import convert_gpt
 from gpt_sovits_mlx.errors import WeightsError
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import random_weights
 import torch
 from safetensors.numpy import load_file
 from small_models import (
@@ -24,6 +23,7 @@ from small_models import (
     write_sovits,
 )
 
+import random_weights
 from gpt_sovits_mlx.convert import convert_sovits
 from gpt_sovits_mlx.convert.sovits_tensors import CODEBOOK, Widths, sovits_tensors
 from gpt_sovits_mlx.convert.tensors import fold_weight_norm

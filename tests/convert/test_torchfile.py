@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import random_weights
 import torch
 from small_models import environment
 
+import random_weights
 from gpt_sovits_mlx.convert.torchfile import StoredTensor, read_torch
 from gpt_sovits_mlx.errors import WeightsError
 

@@ -3,7 +3,8 @@
 The golden outputs beside this file were computed by the reference PyTorch implementation on weights that
 anyone can make again: each tensor is drawn from a generator seeded by its own name, then scaled by the rule
 that its manifest entry names. A manifest (`manifests/*.json`) holds the `config` of one checkpoint and its
-tensors as `[name, shape, rule]`; a name may hold numeric ranges (`layers.{0..23}.weight`).
+tensors as `[name, shape, rule]`; a name may hold numeric ranges (`layers.{0..23}.weight`), and a rule that ends
+in `as NAME` draws the values of tensor NAME, to which this one is tied.
 
     python random_weights.py gpt_v2 out.ckpt --seed 1
 
@@ -34,7 +35,9 @@ RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
 def tensor(name: str, shape: list[int], rule: str, seed: int) -> np.ndarray:
-    """Float16 values of one tensor; `rule` is `kind` or `kind:scale`."""
+    """Float16 values of one tensor; `rule` is `kind` or `kind:scale`, and may end in ` as NAME`."""
+    rule, _, tied = rule.partition(" as ")
+    name = tied or name
     kind, _, scale = rule.partition(":")
     s = float(scale) if scale else 1.0
     rng = np.random.RandomState(zlib.crc32(f"{seed}/{name}".encode()))

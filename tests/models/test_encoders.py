@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -21,12 +19,6 @@ def excess(ours: mx.array, stored: np.ndarray) -> float:
     return float((difference - rounding).max())
 
 
-def write_vocabulary(folder: Path, size: int) -> None:
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"一二三四五,.!?", "…", "-"]
-    words += [f"[unused{i}]" for i in range(size - len(words))]
-    (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
-
-
 def test_cnhubert_equals_the_reference(checkpoint, golden, tmp_path):
     path = convert_cnhubert(checkpoint("hubert", 1), tmp_path / "cnhubert.safetensors").weights
     data = golden("hubert")
@@ -38,7 +30,6 @@ def test_cnhubert_equals_the_reference(checkpoint, golden, tmp_path):
 
 def test_roberta_equals_the_reference(checkpoint, golden, tmp_path):
     folder = checkpoint("roberta", 1)
-    write_vocabulary(folder, 21128)
     path = convert_roberta(folder, tmp_path / "roberta.safetensors").weights
     encoder = MLXCharacterEncoder(path)
     for name in ("roberta_7", "roberta_30"):
@@ -48,7 +39,7 @@ def test_roberta_equals_the_reference(checkpoint, golden, tmp_path):
     assert encoder("三一二,").shape == (4, 1024)
     # one row a character, whatever stands around it; unknown characters share one token
     ids = [encoder.ids[c] for c in ("[CLS]", "三", "[UNK]", "[SEP]")]
-    assert mx.allclose(encoder("三龘"), encoder.model(mx.array([ids]))[0, 1:-1], atol=1e-5)
+    assert mx.allclose(encoder("三☃"), encoder.model(mx.array([ids]))[0, 1:-1], atol=1e-5)
     with pytest.raises(TextError, match="too long"):
         encoder("一" * 511)
 

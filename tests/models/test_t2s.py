@@ -11,10 +11,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from gpt_sovits_mlx.convert import convert_gpt
-from gpt_sovits_mlx.encoders.mlx import read_config
 from gpt_sovits_mlx.errors import WeightsError
 from gpt_sovits_mlx.generation import Request, generate
-from gpt_sovits_mlx.layers.weights import Weights
+from gpt_sovits_mlx.layers.weights import Weights, open_model
 from gpt_sovits_mlx.models.cache import KVCache
 from gpt_sovits_mlx.models.t2s import T2SConfig, TextToSemantic
 from gpt_sovits_mlx.sampling import NoiseStream, Sampling
@@ -45,7 +44,8 @@ def load_gpt(checkpoint, tmp_path_factory):
     def load(name: str) -> TextToSemantic:
         if name not in models:
             path = convert_gpt(checkpoint(name, 1), folder / f"{name}.safetensors").weights
-            models[name] = TextToSemantic(T2SConfig.from_dict(read_config(path)), Weights.load(path))
+            config, weights = open_model(path)
+            models[name] = TextToSemantic(T2SConfig.from_dict(config), weights)
         return models[name]
 
     return load
@@ -98,9 +98,9 @@ def test_logits_equal_the_references(name, golden, load_gpt):
 def test_float16_weights_stay_close(golden, checkpoint, tmp_path):
     data = golden("gpt_v2_greedy_0")
     path = convert_gpt(checkpoint("gpt_v2", 1), tmp_path / "gpt.safetensors").weights
-    weights = Weights.load(path)
+    config, weights = open_model(path)
     weights.dtype = mx.float16
-    model = TextToSemantic(T2SConfig.from_dict(read_config(path)), weights)
+    model = TextToSemantic(T2SConfig.from_dict(config), weights)
     logits, _ = model.prefill(*inputs(data))
     scale = np.abs(data["step0_logits"]).max()
     assert logits.dtype == mx.float32
@@ -181,7 +181,7 @@ def test_positions_beyond_the_table(load_gpt):
 
 def test_a_missing_extra_or_misshapen_tensor_is_named(checkpoint, tmp_path):
     path = convert_gpt(checkpoint("gpt_tiny", 1), tmp_path / "gpt.safetensors").weights
-    config = T2SConfig.from_dict(read_config(path))
+    config = T2SConfig.from_dict(open_model(path)[0])
     tensors = {name: mx.array(values) for name, values in load_file(path).items()}
     name = "h.layers.0.linear1.weight"
     for changed in (

@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
 from ..errors import DependencyError, TextError, WeightsError
 from ..files import file_sha256
-from ..layers.weights import Weights
+from ..layers.weights import open_model
 from ..models.cnhubert import CNHubert, CNHubertConfig
 from ..models.roberta import Roberta, RobertaConfig
-
-
-def read_config(weights: Path) -> dict[str, Any]:
-    """The configuration beside a weights file: `<stem>_config.json`.
-
-    Raises:
-        WeightsError: it is missing or damaged.
-    """
-    path = weights.with_name(f"{weights.stem}_config.json")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise WeightsError(f"no {path.name} beside {weights}: convert the weights again") from None
-    except ValueError as error:
-        raise WeightsError(f"{path} is damaged ({error}): convert the weights again") from None
-    if not isinstance(config, dict):
-        raise WeightsError(f"{path} is damaged: convert the weights again")
-    return config
 
 
 class _Encoder:
@@ -60,7 +40,8 @@ class MLXSpeechEncoder(_Encoder):
 
     def __init__(self, path: Path, dtype: mx.Dtype | None = None):
         super().__init__(path)
-        self.model = CNHubert(CNHubertConfig.from_dict(read_config(path)), Weights.load(path, dtype))
+        config, weights = open_model(path, dtype)
+        self.model = CNHubert(CNHubertConfig.from_dict(config), weights)
 
     def __call__(self, samples: np.ndarray) -> mx.array:
         features = self.model(mx.array(samples.astype(np.float32))[None])
@@ -80,7 +61,8 @@ class MLXCharacterEncoder(_Encoder):
 
     def __init__(self, path: Path, dtype: mx.Dtype | None = None):
         super().__init__(path)
-        self.model = Roberta(RobertaConfig.from_dict(read_config(path)), Weights.load(path, dtype))
+        config, weights = open_model(path, dtype)
+        self.model = Roberta(RobertaConfig.from_dict(config), weights)
         vocabulary = path.with_name(f"{path.stem}_vocab.txt")
         if not vocabulary.is_file():
             raise WeightsError(f"no {vocabulary.name} beside {path}: convert the encoder again")

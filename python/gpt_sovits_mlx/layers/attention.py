@@ -22,9 +22,7 @@ def merge_heads(x: mx.array) -> mx.array:
     return x.transpose(0, 2, 1, 3).reshape(batch, time, heads * width)
 
 
-def attend(
-    q: mx.array, k: mx.array, v: mx.array, heads: int, scale: float, mask: mx.array | None = None
-) -> mx.array:
+def attend(q: mx.array, k: mx.array, v: mx.array, heads: int, scale: float, mask: mx.array | None = None) -> mx.array:
     """Scaled dot-product attention of un-split (B, T, C) queries over (B, S, C) keys and values."""
     out = mx.fast.scaled_dot_product_attention(
         split_heads(q, heads), split_heads(k, heads), split_heads(v, heads), scale=scale, mask=mask

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 
@@ -39,9 +41,7 @@ class Weights:
         """
         path = Path(path)
         if not path.is_file():
-            raise WeightsError(
-                f"no weights at {path}: convert the official files first (gpt-sovits-mlx convert)"
-            )
+            raise WeightsError(f"no weights at {path}: convert the official files first (gpt-sovits-mlx convert)")
         try:
             tensors = mx.load(str(path), format="safetensors")
         except (RuntimeError, ValueError) as error:
@@ -63,13 +63,9 @@ class Weights:
     def take(self, name: str, *shape: int | None, dtype: mx.Dtype | None = None) -> mx.array:
         """One tensor of the given shape (`None`: any size) in the type to compute in."""
         have = self.shape(name)
-        if shape and (
-            len(shape) != len(have) or any(w not in (None, h) for w, h in zip(shape, have, strict=True))
-        ):
+        if shape and (len(shape) != len(have) or any(w not in (None, h) for w, h in zip(shape, have, strict=True))):
             want = "×".join("any" if n is None else str(n) for n in shape)
-            raise WeightsError(
-                f"{self.source}: tensor {name} has shape {'×'.join(map(str, have))}, expected {want}"
-            )
+            raise WeightsError(f"{self.source}: tensor {name} has shape {'×'.join(map(str, have))}, expected {want}")
         self._left.discard(name)
         dtype = dtype or self.dtype
         tensor = self._tensors[name]
@@ -88,9 +84,7 @@ class Weights:
             WeightsError: tensors are left that the model does not know.
         """
         if self._left:
-            raise WeightsError(
-                f"{self.source}: unknown tensors {_some(self._left)}: not a file of this model"
-            )
+            raise WeightsError(f"{self.source}: unknown tensors {_some(self._left)}: not a file of this model")
         mx.eval(self._made)
         self._tensors, self._made = {}, []
 
@@ -133,3 +127,32 @@ class Scope:
 def _some(names: set[str]) -> str:
     first = sorted(names)
     return ", ".join(first[:3]) + (f" and {len(first) - 3} more" if len(first) > 3 else "")
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The configuration beside a weights file: `<stem>_config.json`.
+
+    Raises:
+        WeightsError: it is missing or damaged.
+    """
+    file = path.with_name(f"{path.stem}_config.json")
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except OSError:
+        raise WeightsError(f"no {file.name} beside {path}: convert the weights again") from None
+    except ValueError as error:
+        raise WeightsError(f"{file} is damaged ({error}): convert the weights again") from None
+    if not isinstance(config, dict):
+        raise WeightsError(f"{file} is damaged: convert the weights again")
+    return config
+
+
+def open_model(path: Path, dtype: mx.Dtype | None = None) -> tuple[dict[str, Any], Weights]:
+    """Configuration and weights of a model, to be computed in `dtype`, or else in what its configuration names.
+
+    Raises:
+        WeightsError: one of the two files is missing or damaged.
+    """
+    config = read_config(path)
+    stored = {"float32": mx.float32, "float16": mx.float16}.get(config.get("dtype", ""))
+    return config, Weights.load(path, dtype or stored)

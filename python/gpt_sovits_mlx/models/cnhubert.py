@@ -57,8 +57,7 @@ class FeatureExtractor:
     def __init__(self, scope: Scope, strides: Sequence[int]):
         layers = scope / "conv_layers"
         self.convolutions = [
-            Conv1d(layers / i / "conv", stride=stride, padding=0, bias=False)
-            for i, stride in enumerate(strides)
+            Conv1d(layers / i / "conv", stride=stride, padding=0, bias=False) for i, stride in enumerate(strides)
         ]
         norm = layers / 0 / "layer_norm"
         self.weight, self.bias = norm.tensor("weight", None), norm.tensor("bias", None)

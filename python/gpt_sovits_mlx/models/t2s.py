@@ -61,9 +61,7 @@ class SinePositions:
         self.table = scope.keep((self.alpha * table).astype(scope.weights.dtype or mx.float32))
 
     def _table(self, start: int, end: int) -> mx.array:
-        rates = np.exp(
-            np.arange(0, self.width, 2, dtype=np.float32) * np.float32(-math.log(10000) / self.width)
-        )
+        rates = np.exp(np.arange(0, self.width, 2, dtype=np.float32) * np.float32(-math.log(10000) / self.width))
         angles = np.arange(start, end, dtype=np.float32)[:, None] * rates
         return mx.array(np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(end - start, self.width))
 
@@ -123,9 +121,7 @@ class T2SState:
         """(B, 1, 1, keys), true where a key may be attended to; `None` where none is padding."""
         if self.text_mask is None:
             return None
-        return mx.pad(self.text_mask, [(0, 0), (0, keys - self.text_width)], constant_values=True)[
-            :, None, None
-        ]
+        return mx.pad(self.text_mask, [(0, 0), (0, keys - self.text_width)], constant_values=True)[:, None, None]
 
     def arrays(self) -> list[mx.array]:
         return [a for c in self.caches for a in (c.keys, c.values) if a is not None]

@@ -40,9 +40,7 @@ class Generator:
         dilations: those of each residual block of a stage; a stage's output is the mean of its blocks.
     """
 
-    def __init__(
-        self, scope: Scope, rates: Sequence[int], kernels: Sequence[int], dilations: Sequence[Sequence[int]]
-    ):
+    def __init__(self, scope: Scope, rates: Sequence[int], kernels: Sequence[int], dilations: Sequence[Sequence[int]]):
         self.conv_in = Conv1d(scope / "conv_pre")
         self.condition = Linear(scope / "cond")
         self.upsamplings = [

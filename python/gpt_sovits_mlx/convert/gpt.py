@@ -1,0 +1,117 @@
+"""The text-to-semantic GPT: an official `.ckpt` → `gpt.safetensors` and `gpt_config.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import WeightsError
+from .output import Conversion, check_output, write_model
+from .source import Settings, check_kind, count, without_prefix
+from .tensors import Expected, Shape, Tensor, axes, gather, state_dict, stored_dtype
+from .torchfile import read_torch
+
+
+def convert_gpt(input: Path | str, output: Path | str, dtype: str | None = None, progress: bool = False) -> Conversion:
+    """Convert an official GPT checkpoint (of v1, v2 and later: one architecture).
+
+    Args:
+        input: the `.ckpt` that the trainer exports, or its Lightning training state.
+        output: `…/gpt.safetensors`; `gpt_config.json` is written beside it.
+        dtype: "float16" or "float32" to store all tensors as; None keeps what the file stores.
+        progress: show a progress bar.
+
+    Raises:
+        WeightsError: the file is no sound GPT checkpoint, or the output cannot be written; nothing is left.
+    """
+    source, output = Path(input), Path(output)
+    check_output(source, output, dtype)
+    root = read_torch(source).root
+    tensors, settings = _contents(root, source)
+    config = gpt_config(tensors, settings, source)
+    features = axes(tensors, "bert_proj.weight", 2, source)[1]
+    inner = axes(tensors, "h.layers.0.linear1.weight", 2, source)[0]
+    expected = Expected(gpt_tensors(config, inner, features))
+    arrays = gather(tensors, expected, source, dtype, "GPT" if progress else None)
+    config = {**config, "dtype": stored_dtype(tensors, expected.shapes, dtype), "quantization": None}
+    return write_model(output, arrays, config)
+
+
+def gpt_config(tensors: Mapping[str, Tensor], settings: Settings, source: Path) -> dict[str, Any]:
+    """The flat configuration of `gpt_config.json`, checked against the tensors' shapes.
+
+    Raises:
+        WeightsError: a setting is missing or contradicts the tensors.
+    """
+    model = settings.section("model")
+    vocabulary, width = axes(tensors, "ar_predict_layer.weight", 2, source)
+    found = {
+        "hidden_dim": width,
+        "n_layer": count(tensors, "h.layers.{}.linear1.weight"),
+        "vocab_size": vocabulary,
+        "phoneme_vocab_size": axes(tensors, "ar_text_embedding.word_embeddings.weight", 2, source)[0],
+        "EOS": vocabulary - 1,
+    }
+    for name, value in found.items():
+        if model.integer(name) != value:
+            stated = model.integer(name)
+            raise WeightsError(f"{source}: its configuration states {name} {stated}, its tensors have {value}")
+    head = model.integer("head")
+    if not head or width % head or width // head % 2:
+        raise WeightsError(f"{source}: {head} heads do not divide a width of {width}")
+    return {
+        "hidden_dim": width,
+        "n_layer": found["n_layer"],
+        "head": head,
+        "vocab_size": vocabulary,
+        "phoneme_vocab_size": found["phoneme_vocab_size"],
+        "EOS": found["EOS"],
+        "max_sec": settings.section("data").integer("max_sec"),
+    }
+
+
+def gpt_tensors(config: Mapping[str, Any], inner: int, features: int = 1024) -> dict[str, Shape]:
+    """Name → shape of every tensor of a GPT.
+
+    Args:
+        config: as of `gpt_config`.
+        inner: width of the feed-forward layers (the reference's: 4 · hidden_dim, whatever its config states).
+        features: width of BERT's features.
+    """
+    width, tokens, phones = config["hidden_dim"], config["vocab_size"], config["phoneme_vocab_size"]
+    shapes: dict[str, Shape] = {
+        "bert_proj.weight": (width, features),
+        "bert_proj.bias": (width,),
+        "ar_text_embedding.word_embeddings.weight": (phones, width),
+        "ar_text_position.alpha": (1,),
+        "ar_audio_embedding.word_embeddings.weight": (tokens, width),
+        "ar_audio_position.alpha": (1,),
+        "ar_predict_layer.weight": (tokens, width),
+    }
+    layer: dict[str, Shape] = {
+        "self_attn.in_proj_weight": (3 * width, width),
+        "self_attn.in_proj_bias": (3 * width,),
+        "self_attn.out_proj.weight": (width, width),
+        "self_attn.out_proj.bias": (width,),
+        "linear1.weight": (inner, width),
+        "linear1.bias": (inner,),
+        "linear2.weight": (width, inner),
+        "linear2.bias": (width,),
+        **{f"norm{n}.{part}": (width,) for n in (1, 2) for part in ("weight", "bias")},
+    }
+    for i in range(config["n_layer"]):
+        shapes |= {f"h.layers.{i}.{name}": shape for name, shape in layer.items()}
+    return shapes
+
+
+def _contents(root: Any, source: Path) -> tuple[dict[str, Tensor], Settings]:
+    """The tensors, without their `model.` prefix, and the configuration of an export or a training state."""
+    if not isinstance(root, dict):
+        raise WeightsError(f"{source} is not a GPT file: it holds a {type(root).__name__}")
+    stored = root.get("weight", root.get("state_dict", root))
+    hyper = root.get("hyper_parameters")
+    config = root.get("config", hyper.get("config") if isinstance(hyper, dict) else None)
+    tensors = without_prefix(state_dict(stored, source), "model.")
+    check_kind(tensors, "GPT", source)
+    return tensors, Settings(config, source)
