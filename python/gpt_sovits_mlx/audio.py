@@ -113,5 +113,6 @@ def spectrogram(samples: mx.array, n_fft: int, hop: int) -> mx.array:
     count = (padded.shape[0] - n_fft) // hop + 1
     frames = mx.as_strided(padded, (count, n_fft), (hop, 1))
     window = mx.array(np.hanning(n_fft + 1)[:-1].astype(np.float32))
-    spectrum = mx.fft.rfft(frames * window)
+    # on the CPU: MLX has no Fourier transform for CUDA, and this runs once a reference
+    spectrum = mx.fft.rfft(frames * window, stream=mx.cpu)
     return mx.sqrt(mx.real(spectrum) ** 2 + mx.imag(spectrum) ** 2 + 1e-8)[None]
