@@ -207,3 +207,20 @@ def test_progress_counts_sentences(engine):
     calls = []
     engine.synthesize(TEXT, voice="one", seed=1, progress=lambda *call: calls.append(call))
     assert calls == [("gpt", 4, 4), *(("vocoder", i, 4) for i in range(1, 5))]
+
+
+def test_a_companion_speaks_its_language(own_dir):
+    """A Chinese sentence sounds exactly as if the companion had been asked, the English ones beside it do not."""
+    other = make_model_folder(own_dir, ("small", "other")) / "voices" / "other"
+    file = own_dir / "voices" / "small" / "voice.json"
+    alone = GPTSoVITSEngine(own_dir).synthesize("My friend went home.", voice="small", seed=1)
+    file.write_text(json.dumps({**json.loads(file.read_text()), "companions": {"zh": other.name}}))
+    engine = GPTSoVITSEngine(own_dir)
+    text = "My friend went home. 今天天气很好。"
+    mixed = engine.synthesize(text, voice="small", seed=1)
+    whole = engine.synthesize(text, voice="other", seed=1)
+    first, second = (round(s.start * 32000) for s in mixed.sentences)
+    assert np.array_equal(mixed.audio[first:second], alone.audio)
+    assert np.array_equal(mixed.audio[second:], whole.audio[round(whole.sentences[1].start * 32000) :])
+    own = engine.load_voice("small", tone(own_dir / "me.wav", 3.5, 200), "今天天气很好", "zh")
+    assert not own.companions

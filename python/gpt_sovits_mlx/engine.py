@@ -211,11 +211,14 @@ class GPTSoVITSEngine:
         seed = secrets.randbits(32) if seed is None else seed
         utterances = voice.frontend.utterances(text, language, split_method)
         texted = time.perf_counter()
-        features = [self._store.features(voice.folder, u, voice.gpt.bert_width) for u in utterances]
+        speakers = [voice.speaker(u) for u in utterances]
+        features = [
+            self._store.features(s.folder, u, s.gpt.bert_width) for s, u in zip(speakers, utterances, strict=True)
+        ]
         encoded = time.perf_counter()
-        generations = self._tokens(voice, utterances, features, sampling, seed, progress)
+        generations = self._tokens(speakers, utterances, features, sampling, seed, progress)
         decoded = time.perf_counter()
-        pieces = self._audio(voice, utterances, generations, speed, seed, progress)
+        pieces = self._audio(speakers, utterances, generations, speed, seed, progress)
         samples, sentences = _join(utterances, generations, pieces, voice.sample_rate, pause)
         end = time.perf_counter()
         marks = {
@@ -231,28 +234,29 @@ class GPTSoVITSEngine:
 
     def _tokens(
         self,
-        voice: Voice,
+        speakers: Sequence[Voice],
         utterances: Sequence[Utterance],
         features: Sequence[mx.array | None],
         sampling: Sampling,
         seed: int,
         progress: Progress | None,
     ) -> list[Generation]:
-        """Decode the sentences of a text in batches."""
-        results: list[Generation] = []
-        for first in range(0, len(utterances), BATCH):
-            requests = [
-                _request(voice, utterances[i], features[i], NoiseStream(seed, i))
-                for i in range(first, min(first + BATCH, len(utterances)))
-            ]
-            results += generate(voice.gpt, requests, sampling)
-            if progress:
-                progress("gpt", len(results), len(utterances))
-        return results
+        """Decode the sentences of a text in batches, one speaker at a time."""
+        results: dict[int, Generation] = {}
+        for speaker in dict.fromkeys(map(id, speakers)):
+            mine = [i for i, s in enumerate(speakers) if id(s) == speaker]
+            for first in range(0, len(mine), BATCH):
+                batch = mine[first : first + BATCH]
+                requests = [_request(speakers[i], utterances[i], features[i], NoiseStream(seed, i)) for i in batch]
+                made = generate(speakers[batch[0]].gpt, requests, sampling)
+                results |= dict(zip(batch, made, strict=True))
+                if progress:
+                    progress("gpt", len(results), len(utterances))
+        return [results[i] for i in range(len(utterances))]
 
     def _audio(
         self,
-        voice: Voice,
+        speakers: Sequence[Voice],
         utterances: Sequence[Utterance],
         generations: Sequence[Generation],
         speed: float,
@@ -261,15 +265,15 @@ class GPTSoVITSEngine:
     ) -> list[np.ndarray]:
         """Vocode sentence by sentence."""
         pieces = []
-        sovits, style = voice.sovits, voice.conditioning.style
-        for index, (utterance, generation) in enumerate(zip(utterances, generations, strict=True)):
+        for index, (speaker, utterance, generation) in enumerate(zip(speakers, utterances, generations, strict=True)):
+            sovits = speaker.sovits
             # a sentence that ended at once still gets a frame to vocode, as in the reference
             tokens = generation.tokens or [0]
             shape = (1, sovits.latent_frames(len(tokens), speed), sovits.latent_width)
             samples = sovits.decode(
                 mx.array([tokens]),
                 mx.array([utterance.phone_ids]),
-                style,
+                speaker.conditioning.style,
                 speed,
                 NoiseStream(seed, index).normal(shape),
             )

@@ -109,7 +109,12 @@ class ModelStore:
         if conditioning is None:
             conditioning = self._enrol(folder, reference, gpt, sovits, frontend)
             cache.save(conditioning)
-        return Voice(folder, reference, gpt, sovits, frontend, conditioning)
+        companions = {}
+        if reference == folder.reference:  # a recording of the user's own speaks everything itself
+            for language, path in folder.companions.items():
+                other = VoiceFolder.read(path)
+                companions[language] = self.voice(other, other.reference)
+        return Voice(folder, reference, gpt, sovits, frontend, conditioning, companions)
 
     def _enrol(
         self,

@@ -70,7 +70,11 @@ class Conditioning:
 
 @dataclass(frozen=True)
 class VoiceFolder:
-    """A voice as its folder describes it in `voice.json`; nothing is loaded yet."""
+    """A voice as its folder describes it in `voice.json`; nothing is loaded yet.
+
+    `weights` is the folder that holds them: its own, or a voice's beside it whose weights it shares.
+    `companions` names, by language, the voice beside it that speaks sentences of that language in its stead.
+    """
 
     path: Path
     name: str
@@ -80,6 +84,7 @@ class VoiceFolder:
     reference: Reference
     encoders: Mapping[str, str | None]
     weights: Path
+    companions: Mapping[str, Path] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
     licence: str = ""
     card: str = ""
@@ -121,6 +126,7 @@ class VoiceFolder:
                 ),
                 encoders=data["encoders"],
                 weights=weights,
+                companions={lang: path.parent / name for lang, name in data.get("companions", {}).items()},
                 defaults=data.get("defaults") or {},
                 licence=data.get("licence") or "",
                 card=data.get("card") or "",
@@ -156,6 +162,14 @@ class Voice:
     sovits: SoVITS
     frontend: TextFrontend
     conditioning: Conditioning
+    companions: Mapping[str, Voice] = field(default_factory=dict)
+
+    def speaker(self, utterance: Utterance) -> Voice:
+        """Who speaks a sentence: the companion for the language of most of its phones, else the voice itself."""
+        counts: dict[str, int] = {}
+        for segment in utterance.segments:
+            counts[segment.language] = counts.get(segment.language, 0) + len(segment.phones)
+        return self.companions.get(max(counts, key=lambda language: counts[language]), self) if counts else self
 
     @property
     def name(self) -> str:

@@ -1,0 +1,1 @@
+"""Rebuild the demo voice from nothing but packages: text, synthetic speech, training, export."""

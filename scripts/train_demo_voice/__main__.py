@@ -1,0 +1,189 @@
+"""Rebuild the demo voice, stage by stage, in one work folder.
+
+    python -m scripts.train_demo_voice corpus    --work W    # sentences and their phones (needs gpt_sovits_mlx)
+    python -m scripts.train_demo_voice speech    --work W    # flite, festival, espeak-ng; all processors
+    python -m scripts.train_demo_voice tokenizer --work W --seconds 100
+    python -m scripts.train_demo_voice codes     --work W
+    python -m scripts.train_demo_voice gpt       --work W --seconds 600
+    python -m scripts.train_demo_voice sovits    --work W --seconds 2400
+    python -m scripts.train_demo_voice listen    --work W    # speaks the evaluation sentences, word error rate
+    python -m scripts.train_demo_voice export    --work W    # official-format files
+    python -m scripts.train_demo_voice recogniser --work W --seconds 600   # for evaluate_demo_voice.py
+    python -m scripts.train_demo_voice deliver   --work W --voices voices
+    python -m scripts.train_demo_voice take-up   --work W    # the shipped weights, to train on from them
+
+Needs Debian's flite, festival, festvox-us-slt-hts, espeak-ng, fortunes and fortunes-zh, PyTorch with a GPU for
+the training stages, and pocketsphinx for `listen`. `gpt` and `sovits` resume from what W holds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .data import SpeechData
+
+STAGES = (
+    "corpus",
+    "speech",
+    "tokenizer",
+    "codes",
+    "gpt",
+    "sovits",
+    "listen",
+    "recogniser",
+    "export",
+    "deliver",
+    "take-up",
+)
+SENTENCES = Path(__file__).resolve().parent.parent / "demo_voice_sentences"
+VOICE = Path(__file__).resolve().parent.parent.parent / "voices" / "demo"
+
+
+def _lines(name: str) -> list[str]:
+    return (SENTENCES / name).read_text(encoding="utf-8").splitlines()
+
+
+def _sentences(name: str) -> list[str]:
+    return [s for line in _lines(name) for s in re.findall(r"[^.?!]+[.?!]", line)]
+
+
+def make_corpus(work: Path, english: int, mandarin: int, seed: int, processes: int) -> None:
+    from gpt_sovits_mlx.text.symbols import symbol_table
+
+    from . import corpus
+    from .deliver import REFERENCES
+
+    phonemise = corpus.front_end()
+    wanted = [(t, lang, name) for name, (lang, t) in REFERENCES.items()]
+    wanted += [(t, "en", name) for name in ("rms", "slt") for t in _lines("english.txt")]
+    wanted += [(t, "zh", "espeak-f") for t in _lines("mandarin.txt")]
+    wanted += [(t, "en", "rms") for name in ("lengths.txt", "paragraph.txt") for t in _sentences(name)]
+    fixed = [corpus.make_row(t, lang, phonemise, name) for t, lang, name in wanted]
+    held_out = [
+        line for name in ("english.txt", "paragraph.txt", "lengths.txt", "mandarin.txt") for line in _lines(name)
+    ]
+    rows = corpus.rows(english, mandarin, held_out, seed, processes)
+    corpus.save(work / "corpus.jsonl.gz", [r for r in fixed if r] + rows)
+    symbols = {symbol: i for i, symbol in enumerate(symbol_table("v2").symbols)}
+    (work / "symbols.json").write_text(json.dumps(symbols, ensure_ascii=False))
+    print(f"corpus: {len(rows)} rows and {len(fixed)} to evaluate with")
+
+
+def _data(work: Path, shards: int) -> SpeechData:
+    from . import corpus
+    from .data import SpeechData, wait_for
+    from .speech import SHARD
+
+    rows = corpus.load(work / "corpus.jsonl.gz")
+    count = -(-len(rows) // SHARD)
+    symbols = json.loads((work / "symbols.json").read_text())
+    return SpeechData(wait_for(work / "speech", min(shards or count, count)), rows, symbols)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--voices", type=Path, default=Path("voices"), help="deliver: where the voices go")
+    parser.add_argument("--english", type=int, default=40000)
+    parser.add_argument("--mandarin", type=int, default=20000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--shards", type=int, default=0, help="use the first so many shards; 0 for all")
+    parser.add_argument("--pick", type=int, nargs="*", default=[], help="speech: only these shards")
+    parser.add_argument("--rate", type=float, default=0, help="gpt, sovits: learning rate; 0 for the usual one")
+    parser.add_argument("--gan-from", type=float, default=0.2, help="share of the time after which judges join")
+    parser.add_argument("--scale", type=float, default=1.0, help="batch size, times this")
+    parser.add_argument("--only", default="", help="listen: only the sets whose name holds this")
+    run(parser.parse_args())
+
+
+def run(a: argparse.Namespace) -> None:
+    work: Path = a.work
+    work.mkdir(parents=True, exist_ok=True)
+    if a.stage == "corpus":
+        make_corpus(work, a.english, a.mandarin, a.seed, a.processes)
+        return
+    if a.stage == "speech":
+        from . import corpus, speech
+
+        speech.synthesise(corpus.load(work / "corpus.jsonl.gz"), work / "speech", a.processes, a.pick)
+        return
+    if a.stage == "take-up":
+        from . import export
+
+        export.take_up(VOICE, work)
+        return
+    if a.stage == "export":
+        from . import export
+
+        export.write(work, work / "export")
+        return
+    if a.stage == "deliver":
+        from . import deliver
+
+        deliver.write(work, a.voices)
+        return
+    if a.stage == "recogniser":
+        from . import recogniser
+
+        recogniser.train_on(work / "corpus.jsonl.gz", work / "recogniser.pt", a.seconds)
+        return
+    import torch
+
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = a.stage in ("tokenizer", "gpt", "sovits")  # the others see ever new lengths
+    torch.manual_seed(a.seed)
+    if a.stage == "listen":
+        from . import listen
+
+        listen.run(work, _data(work, 1), a.only, a.processes)
+        return
+    data = _data(work, a.shards)
+    if a.stage == "tokenizer":
+        from . import tokenizer
+
+        training = tokenizer.TokenizerTraining(data, a.seconds)
+        training.run()
+        tokenizer.save(training.model, work / "tokenizer.pt")
+        return
+    from . import tokenizer
+
+    if a.stage == "codes":
+        model = tokenizer.load(work / "tokenizer.pt")
+        codes, prompts = tokenizer.encode(model, data, 0), tokenizer.encode(model, data, tokenizer.SILENCE)
+        torch.save((codes, prompts), work / "codes.pt")
+        share = torch.bincount(torch.cat([c[:n] for c, n in zip(*codes, strict=True)]).long(), minlength=1024).float()
+        share = share / share.sum()
+        perplexity = float((-(share * (share + 1e-9).log()).sum()).exp())
+        print(f"codes: {int((share > 0).sum())} used, perplexity {perplexity:.0f}", flush=True)
+        return
+    codes, prompts = torch.load(work / "codes.pt", map_location=data.pcm.device)
+    if a.stage == "gpt":
+        from . import gpt
+
+        training = gpt.GPTTraining(data, codes, prompts, rate=a.rate or 7e-4, scale=a.scale)
+        out = work / "gpt.pt"
+        if resumed := out.exists():
+            training.resume(out)
+        training.run(a.seconds, out, warm=resumed)
+    else:
+        from . import sovits
+
+        book = tokenizer.load(work / "tokenizer.pt").embed
+        training = sovits.SoVITSTraining(data, codes, book, rate=a.rate or 4e-4, scale=a.scale)
+        out = work / "sovits.pt"
+        if resumed := out.exists():
+            training.resume(out)
+        training.run(a.seconds, out, 0.0 if resumed else a.gan_from, warm=resumed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,316 @@
+"""Text to semantic codes: the reference's GPT in small, and its training on pairs of utterances.
+
+Post-norm layers, ReLU, sinusoidal positions with learned scales that start at 0 for text and for audio;
+text sees all text, audio sees all text and the audio before it. Tensor names are the reference's.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .data import DEVICE, BySpeaker, SpeechData
+from .graphs import Average, capture, optimiser
+
+EOS, VOCABULARY = 1024, 1025
+REPETITION_PENALTY = 1.35
+
+
+@dataclass(frozen=True)
+class Size:
+    hidden: int = 256
+    layers: int = 6
+    heads: int = 8
+    symbols: int = 732
+    features: int = 1024  # BERT features a character; zeros here, kept for the reference's sake
+
+
+class _Attention(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        q, k, v = F.linear(x, self.in_proj_weight, self.in_proj_bias).unflatten(-1, (3, self.heads, -1)).unbind(2)
+        q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+        return self.out_proj(F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2))
+
+
+class _Layer(nn.Module):
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.self_attn = _Attention(width, heads)
+        self.linear1, self.linear2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        x = self.norm1(x + self.drop(self.self_attn(x, mask)))
+        return self.norm2(x + self.drop(self.linear2(self.drop(F.relu(self.linear1(x))))))
+
+
+class _Embedding(nn.Module):
+    def __init__(self, count: int, width: int) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(count, width)
+        nn.init.normal_(self.word_embeddings.weight, std=0.5)
+
+
+class _Position(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.ones(1))
+
+
+class GPT(nn.Module):
+    """Phones (B, X) with their counts and codes (B, Y) -> logits (B, Y, 1025) of the code after each."""
+
+    table: Tensor
+
+    def __init__(self, size: Size | None = None, dropout: float = 0.15) -> None:
+        super().__init__()
+        size = size or Size()
+        self.size = size
+        width = size.hidden
+        self.bert_proj = nn.Linear(size.features, width)
+        self.ar_text_embedding, self.ar_text_position = _Embedding(size.symbols, width), _Position()
+        self.ar_audio_embedding, self.ar_audio_position = _Embedding(VOCABULARY, width), _Position()
+        self.h = nn.Module()
+        self.h.layers = nn.ModuleList(_Layer(width, size.heads, dropout) for _ in range(size.layers))
+        self.ar_predict_layer = nn.Linear(width, VOCABULARY, bias=False)
+        self.drop = nn.Dropout(dropout)
+        nn.init.zeros_(self.bert_proj.weight)  # trained without BERT: zero features, and only the bias counts
+        position = torch.arange(4000.0)[:, None] * torch.exp(torch.arange(0, width, 2) * (-math.log(10000.0) / width))
+        table = torch.stack([position.sin(), position.cos()], -1).flatten(1)
+        self.register_buffer("table", table, persistent=False)
+
+    def forward(self, phones: Tensor, phone_count: Tensor, codes: Tensor) -> Tensor:
+        texts, audios = phones.shape[1], codes.shape[1]
+        text = self.ar_text_embedding.word_embeddings(phones) + self.bert_proj.bias
+        text = text + self.ar_text_position.alpha * self.table[:texts]
+        audio = self.ar_audio_embedding.word_embeddings(codes) + self.ar_audio_position.alpha * self.table[:audios]
+        x = self.drop(torch.cat([text, audio], 1))
+        mask = attention_mask(phone_count, texts, audios)
+        for layer in self.h.layers:  # type: ignore[union-attr]
+            x = layer(x, mask)
+        return self.ar_predict_layer(x[:, texts:])
+
+
+def attention_mask(phone_count: Tensor, texts: int, audios: int) -> Tensor:
+    """(B, 1, X + Y, X + Y) of True where a row (query) may look."""
+    index = torch.arange(texts + audios, device=phone_count.device)
+    causal = (index[None] <= index[:, None]) & (index[:, None] >= texts)
+    is_text = index < texts
+    real = ~is_text | (index < phone_count[:, None])
+    return ((causal | is_text)[None] & real[:, None])[:, None]
+
+
+def penalise(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """The reference's repetition penalty where `seen`."""
+    return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """One fixed shape of a training batch, and what fits into it."""
+
+    batch: int
+    texts: int
+    audios: int
+    prompt_codes: int
+    target_phones: int
+    target_codes: int
+
+
+BUCKETS = (Bucket(128, 160, 304, 170, 92, 130), Bucket(32, 320, 640, 250, 250, 390))
+TURNS = (0, 0, 1)  # which bucket takes the next step
+
+
+def join(x: Tensor, x_count: Tensor, y: Tensor, y_count: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Rows x[:x_count] + y[:y_count], zeros behind, (B, width)."""
+    index = torch.arange(width, device=x.device)[None].expand(len(x), -1)
+    left = x.gather(1, index.clamp(max=x.shape[1] - 1))
+    right = y.gather(1, (index - x_count[:, None]).clamp(0, y.shape[1] - 1))
+    both = torch.where(index < x_count[:, None], left, right)
+    count = x_count + y_count
+    return both * (index < count[:, None]), count
+
+
+class GPTTraining:
+    """Pairs: a prompt with its silence, then a target, often of another speaker or language."""
+
+    def __init__(
+        self, data: SpeechData, codes: tuple[Tensor, Tensor], prompts: tuple[Tensor, Tensor], rate: float = 7e-4,
+        dropout: float = 0.15, scale: float = 1.0,
+    ) -> None:  # fmt: skip
+        self.data, self.rate = data, rate
+        self.codes, self.code_count = codes[0].long(), codes[1]
+        self.prompts, self.prompt_count = prompts[0].long(), prompts[1]
+        self.phones, self.phone_count = data.phones.long(), data.phone_count
+        self.model = GPT(dropout=dropout).to(DEVICE)
+        self.average = Average(self.model, 0.999)
+        self.learning_rate = torch.tensor(rate, device=DEVICE)
+        self.optimiser = optimiser(list(self.model.parameters()), self.learning_rate, (0.9, 0.98), 0.05)
+        self.scale = scale
+        self.pools = [self._pools(b, data.train) for b in BUCKETS]
+        self.held_out = self._pools(BUCKETS[1], ~data.train)
+
+    def _pools(self, bucket: Bucket, keep: Tensor) -> tuple[BySpeaker, Tensor]:
+        room = bucket.texts - bucket.target_phones
+        prompt = (
+            keep & (self.prompt_count <= bucket.prompt_codes) & (self.prompt_count >= 55) & (self.phone_count <= room)
+        )
+        target = keep & (self.code_count <= bucket.target_codes) & (self.phone_count <= bucket.target_phones)
+        target &= self.code_count >= 4
+        return BySpeaker(torch.nonzero(prompt)[:, 0], self.data.speaker), torch.nonzero(target)[:, 0]
+
+    def _batch(self, bucket: Bucket, pools: tuple[BySpeaker, Tensor], size: int) -> tuple[Tensor, ...]:
+        prompts, targets = pools
+        target = targets[torch.randint(len(targets), (size,), device=DEVICE)]
+        anyone = prompts.order[torch.randint(len(prompts.order), (size,), device=DEVICE)]
+        luck = torch.rand(size, device=DEVICE)
+        prompt = torch.where(luck < 0.35, anyone, prompts.draw(self.data.speaker[target]))
+        used = (luck < 0.93).long()  # a few without any prompt
+        phones, phone_count = join(
+            self.phones[prompt], self.phone_count[prompt] * used, self.phones[target], self.phone_count[target],
+            bucket.texts,
+        )  # fmt: skip
+        begin = self.prompt_count[prompt] * used
+        codes, count = join(self.prompts[prompt], begin, self.codes[target], self.code_count[target], bucket.audios)
+        return phones, phone_count, codes, count, begin
+
+    def loss(self, net: nn.Module, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        phones, phone_count, codes, count, begin = batch
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=DEVICE == "cuda"):
+            logits = net(phones, phone_count, codes)[:, :-1].float()
+        index = torch.arange(codes.shape[1], device=DEVICE)[None]
+        wanted = torch.where(index == count[:, None], EOS, codes)[:, 1:]
+        weight = ((index <= count[:, None]) & (index > 0))[:, 1:].float()
+        # half of the batch meets the logits as the reference's sampler would change them
+        half = len(codes) // 2
+        first = torch.full((half, VOCABULARY), codes.shape[1], device=DEVICE)
+        real = torch.where(index < count[:half, None], codes[:half], EOS)
+        first = first.scatter_reduce(1, real, index.expand(half, -1), "amin")
+        seen = first[:, None] <= index[:, :-1, None]
+        logits = torch.cat([penalise(logits[:half], seen, REPETITION_PENALTY), logits[half:]])
+        entropy = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none").view_as(wanted)
+        target = weight * (index[:, 1:] >= begin[:, None])
+        right = (logits.argmax(-1) == wanted).float()
+        return {
+            "loss": (entropy * weight).sum() / weight.sum(),
+            "target": (entropy * target).sum() / target.sum(),
+            "accuracy": (right * target).sum() / target.sum(),
+        }
+
+    def _step(self, which: int) -> dict[str, Tensor]:
+        bucket = BUCKETS[which]
+        size = max(int(bucket.batch * self.scale), 2)
+        self.optimiser.zero_grad(set_to_none=True)
+        parts = self.loss(self.model, self._batch(bucket, self.pools[which], size))
+        parts["loss"].backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimiser.step()
+        self.average.update()
+        return parts
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, Tensor]:
+        """Losses on held-out pairs, of the averaged weights."""
+        net = GPT(self.model.size).to(DEVICE).eval()
+        net.load_state_dict(self.average.state())
+        return self.loss(net, self._batch(BUCKETS[1], self.held_out, 64))
+
+    def resume(self, path: Path) -> None:
+        """Take up the weights that an earlier run left at `path`."""
+        self.model.load_state_dict({k: v.float() for k, v in torch.load(path, map_location=DEVICE).items()})
+
+    def run(self, seconds: float, out: Path, warm: bool = False, every: float = 60) -> None:
+        """Train for `seconds`; `out` gets the averaged weights (float16) every so often and at the end."""
+        self.model.train()
+        self.learning_rate.fill_(1e-6)  # capture takes a few steps of its own
+        steps = [capture(lambda w=w: self._step(w)) for w in range(len(BUCKETS))]
+        self.average.restart()
+        start, count, done, next_report = time.time(), 0, 0.0, 10.0
+        while done < 1:
+            done = (time.time() - start) / seconds
+            ramp = 1.0 if warm else min(1, (count + 1) / 500)
+            self.learning_rate.fill_(self.rate * ramp * max(0.02, min(1, (1 - done) / 0.7)))
+            parts = steps[TURNS[count % len(TURNS)]]()
+            count += 1
+            if count == 200:
+                self.average.restart()
+            if count % 20 == 0 and DEVICE == "cuda":
+                torch.cuda.synchronize()
+            if time.time() - start > next_report or done >= 1:
+                next_report = time.time() - start + every
+                held = {f"held-out {k}": v for k, v in self.validate().items()}
+                text = ", ".join(f"{k} {float(v.detach()):.3f}" for k, v in (parts | held).items())
+                print(f"gpt step {count} {time.time() - start:.0f} s: {text}", flush=True)
+                save(self.average.state(), out)
+
+
+def save(state: dict[str, Tensor], path: Path) -> None:
+    temporary = path.with_suffix(".tmp")
+    torch.save({k: v.half() for k, v in state.items()}, temporary)
+    temporary.rename(path)
+
+
+def load(path: Path, dropout: float = 0.0) -> GPT:
+    model = GPT(dropout=dropout).to(DEVICE)
+    model.load_state_dict({k: v.float() for k, v in torch.load(path, map_location=DEVICE).items()})
+    return model.eval()
+
+
+@dataclass(frozen=True)
+class Sampling:
+    top_k: int = 15
+    temperature: float = 1.0
+    penalty: float = 1.0
+    cap: int = 700
+    seed: int = 0
+
+
+@torch.no_grad()
+def generate(model: GPT, phones: list[list[int]], prompt: list[int], how: Sampling) -> tuple[list[list[int]], int]:
+    """Codes for a batch of phone lists (prompt phones + target) after one prompt, and how many never ended.
+
+    Runs the whole sequence anew each step: without a cache, for evaluation during training only.
+    """
+    from .data import pad_rows
+
+    random = torch.Generator(DEVICE).manual_seed(how.seed)
+    texts, counts = pad_rows(phones)
+    texts, size = texts.long(), len(phones)
+    y = torch.tensor(prompt, device=DEVICE)[None].repeat(size, 1)
+    end = torch.full((size,), -1, device=DEVICE)
+    seen = torch.zeros(size, VOCABULARY, dtype=torch.bool, device=DEVICE).scatter_(1, y, True)
+    for i in range(how.cap):
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=DEVICE == "cuda"):
+            logits = model(texts, counts, y)[:, -1].float()
+        if i < 11:
+            logits[:, EOS] = -1e9
+        logits = penalise(logits, seen, how.penalty)
+        best = logits.argmax(-1)
+        logits = logits / how.temperature
+        logits = logits.masked_fill(logits < logits.topk(how.top_k, -1).values[:, -1:], -1e9)
+        chance = logits.softmax(-1)
+        drawn = (chance / torch.empty_like(chance).exponential_(generator=random)).argmax(-1)
+        stops = (end < 0) & ((drawn == EOS) | (best == EOS))
+        end = torch.where(stops, torch.full_like(end, i), end)
+        if i % 16 == 0 and bool((end >= 0).all()):
+            break
+        y = torch.cat([y, drawn.clamp(max=EOS - 1)[:, None]], 1)
+        seen.scatter_(1, drawn[:, None], True)
+    first = len(prompt)
+    ends = end.tolist()
+    return [y[b, first : first + (e if e >= 0 else how.cap)].tolist() for b, e in enumerate(ends)], ends.count(-1)

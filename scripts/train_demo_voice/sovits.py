@@ -1,0 +1,204 @@
+"""Train SoVITS on the very path that speaks: codes, phones and a style -> latent -> flow -> generator.
+
+The reference trains a variational model and drops its posterior encoder afterwards. Here codes and speech are
+frame-aligned, so the generator learns straight from the text encoder's latent: no gap between training and
+use, and half the operations. Losses: log-mel at three resolutions, discriminators and their features on short
+slices, and a linear read-out of the whole latent to log-mel that teaches the encoder every frame at once.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .data import DEVICE, BySpeaker, SpeechData
+from .discriminators import Discriminators, fooling_loss, judge_loss
+from .gpt import save
+from .graphs import Average, Step, capture, optimiser
+from .vits import HOP, STYLE_BINS, SoVITS, spectrogram
+
+SLICE = 32  # frames that the generator turns to sound in one training step
+STYLE_FRAMES = 160
+MELS = ((2048, 640, 100), (1024, 256, 64), (512, 128, 40))
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A fixed shape: `batch` utterances are encoded, `sounded` of them reach the generator."""
+
+    batch: int
+    sounded: int
+    codes: int
+    texts: int
+
+
+BUCKETS = (Bucket(24, 16, 128, 96), Bucket(24, 16, 320, 224))
+TURNS = (0, 0, 0, 1)
+
+
+def mel_matrix(window: int, bands: int, low: float = 30, high: float = 12000, rate: int = 32000) -> Tensor:
+    """(bands, window // 2 + 1) triangular filters on the mel scale."""
+
+    def mel(f: float) -> float:
+        return 1127 * math.log(1 + f / 700)
+
+    points = 700 * (torch.exp(torch.linspace(mel(low), mel(high), bands + 2) / 1127) - 1)
+    frequency = torch.linspace(0, rate / 2, window // 2 + 1)[None]
+    a, b, c = points[:-2, None], points[1:-1, None], points[2:, None]
+    return torch.minimum((frequency - a) / (b - a), (c - frequency) / (c - b)).clamp(min=0)
+
+
+class LogMel(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.filters = [mel_matrix(w, n).to(DEVICE) for w, _, n in MELS]
+
+    def forward(self, audio: Tensor, which: int) -> Tensor:
+        """(B, N) -> (B, bands, N // hop)."""
+        window, hop, _ = MELS[which]
+        return torch.log((self.filters[which] @ spectrogram(audio, window, hop)).clamp(min=1e-3))
+
+
+class SoVITSTraining:
+    def __init__(
+        self, data: SpeechData, codes: tuple[Tensor, Tensor], codebook: Tensor, rate: float = 4e-4, scale: float = 1.0
+    ) -> None:
+        self.data, self.rate, self.scale = data, rate, scale
+        self.codes, self.code_count = codes[0].long(), codes[1]
+        self.phones = data.phones.long()
+        self.model, self.judges = SoVITS().to(DEVICE), Discriminators().to(DEVICE)
+        self.model.codebook.copy_(codebook)
+        self.read_out = nn.Conv1d(self.model.size.hidden, MELS[0][2], 1).to(DEVICE)
+        self.average = Average(self.model, 0.9985)
+        self.learning_rate = torch.tensor(rate, device=DEVICE)
+        learned = [*self.model.parameters(), *self.read_out.parameters()]
+        self.optimiser = optimiser(learned, self.learning_rate, (0.8, 0.99), 0.01)
+        self.judge_optimiser = optimiser(list(self.judges.parameters()), self.learning_rate, (0.8, 0.99), 0.01)
+        self.mel = LogMel()
+        keep = data.train & (self.code_count >= SLICE // 2)
+        self.pools = [self._pool(b, keep) for b in BUCKETS]
+        long_enough = data.train & (data.samples >= STYLE_FRAMES * HOP)
+        self.styles = BySpeaker(torch.nonzero(long_enough)[:, 0], data.speaker)
+
+    def _pool(self, bucket: Bucket, keep: Tensor) -> Tensor:
+        fits = keep & (self.code_count <= bucket.codes) & (self.data.phone_count <= bucket.texts)
+        return torch.nonzero(fits)[:, 0]
+
+    def _style(self, utterance: Tensor) -> Tensor:
+        """Spectrogram of another utterance by the same speaker, a random stretch of it."""
+        other = self.styles.draw(self.data.speaker[utterance])
+        room = self.data.samples[other] - STYLE_FRAMES * HOP
+        first = (torch.rand(len(other), device=DEVICE) * room).long()
+        return spectrogram(self.data.audio(other, first, STYLE_FRAMES * HOP))[:, :STYLE_BINS]
+
+    def _step(self, which: int, adversarial: bool) -> dict[str, Tensor]:
+        bucket = BUCKETS[which]
+        size, sounded = max(int(bucket.batch * self.scale), 2), max(int(bucket.sounded * self.scale), 2)
+        pool = self.pools[which]
+        chosen = pool[torch.randint(len(pool), (size,), device=DEVICE)]
+        count = self.code_count[chosen]
+        with torch.no_grad():
+            audio = self.data.audio(chosen, torch.zeros_like(chosen), bucket.codes * 2 * HOP)
+            whole_mel, style = self.mel(audio, 0), self._style(chosen)
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=DEVICE == "cuda"):
+            ge = self.model.ref_enc(style)
+            latent = self.model.latent(
+                self.codes[chosen, : bucket.codes], count, self.phones[chosen, : bucket.texts],
+                self.data.phone_count[chosen], ge,
+            )  # fmt: skip
+            guess = self.read_out(latent).float()
+            first = (torch.rand(sounded, device=DEVICE) * (2 * count[:sounded] - SLICE + 1)).long()
+            index = first[:, None] + torch.arange(SLICE, device=DEVICE)
+            sliced = latent[:sounded].gather(2, index[:, None].expand(-1, latent.shape[1], -1))
+            fake = self.model.dec(sliced, ge[:sounded])
+        samples = first[:, None] * HOP + torch.arange(SLICE * HOP, device=DEVICE)
+        real = audio[:sounded].gather(1, samples)
+        inside = (torch.arange(whole_mel.shape[2], device=DEVICE) < 2 * count[:, None])[:, None].float()
+        parts = {
+            "mel": torch.stack([(self.mel(real, i) - self.mel(fake, i)).abs().mean() for i in range(len(MELS))]).mean(),
+            "read-out": ((guess - whole_mel).abs() * inside).sum() / (inside.sum() * whole_mel.shape[1]),
+        }
+        total = 45 * parts["mel"] + 10 * parts["read-out"]
+        if adversarial:
+            parts["judge"] = self._judge_step(real, fake.detach())
+            self.judges.requires_grad_(False)  # their gradients are not wanted while they judge
+            with torch.autocast(DEVICE, torch.bfloat16, enabled=DEVICE == "cuda"):
+                maps = self.judges(torch.cat([real, fake]))
+            parts["fool"], parts["features"] = fooling_loss(maps, sounded)
+            total = total + parts["fool"] + 2 * parts["features"]
+            self.judges.requires_grad_(True)
+        self.optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 500.0)
+        self.optimiser.step()
+        self.average.update()
+        return {k: v.detach() for k, v in parts.items()}
+
+    def _judge_step(self, real: Tensor, fake: Tensor) -> Tensor:
+        self.judge_optimiser.zero_grad(set_to_none=True)
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=DEVICE == "cuda"):
+            maps = self.judges(torch.cat([real, fake]))
+        loss = judge_loss(maps, len(real))
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.judges.parameters(), 500.0)
+        self.judge_optimiser.step()
+        return loss
+
+    def run(self, seconds: float, out: Path, gan_from: float, warm: bool = False, every: float = 60) -> None:
+        """Train for `seconds`, with discriminators after the share `gan_from` of it; weights go to `out`.
+
+        `out` holds the averaged weights of the model (float16), `out`.judges what a later run resumes beside them.
+        """
+        start, count, done, next_report = time.time(), 0, 0.0, 10.0
+        steps: dict[tuple[int, bool], Step] = {}
+        smooth: dict[str, Tensor] = {}
+        while done < 1:
+            done = (time.time() - start) / seconds
+            which, gan = TURNS[count % len(TURNS)], done > gan_from
+            if (which, gan) not in steps:
+                self.learning_rate.fill_(1e-7)  # capture takes a few steps of its own
+                steps[which, gan] = capture(lambda w=which, g=gan: self._step(w, g))
+                print(f"sovits: captured {which} {gan} at {time.time() - start:.0f} s", flush=True)
+            ramp = 1.0 if warm else min(1, (count + 1) / 300)
+            self.learning_rate.fill_(self.rate * ramp * max(0.03, min(1, (1 - done) / 0.6)))
+            parts = steps[which, gan]()
+            count += 1
+            if count == 300:
+                self.average.restart()
+            for key, value in parts.items():
+                smooth[key] = smooth[key] * 0.98 + value * 0.02 if key in smooth else value.clone()
+            if count % 10 == 0 and DEVICE == "cuda":
+                torch.cuda.synchronize()
+            if time.time() - start > next_report or done >= 1:
+                next_report = time.time() - start + every
+                text = ", ".join(f"{k} {float(v):.3f}" for k, v in smooth.items())
+                print(f"sovits step {count} {time.time() - start:.0f} s: {text}", flush=True)
+                self.save(out)
+
+    def save(self, out: Path) -> None:
+        save(self.average.state() | {"codebook": self.model.codebook}, out)
+        judges = {f"judges.{k}": v for k, v in self.judges.state_dict().items()}
+        judges |= {f"read_out.{k}": v for k, v in self.read_out.state_dict().items()}
+        save(judges, out.with_suffix(".judges.pt"))
+
+    def resume(self, path: Path) -> None:
+        """Take up the weights that an earlier run left at `path`."""
+        state = {k: v.float() for k, v in torch.load(path, map_location=DEVICE).items()}
+        self.model.load_state_dict(state)
+        training = path.with_suffix(".judges.pt")
+        if training.exists():  # a shipped voice has none: they start anew
+            beside = {k: v.float() for k, v in torch.load(training, map_location=DEVICE).items()}
+            self.judges.load_state_dict({k[7:]: v for k, v in beside.items() if k.startswith("judges.")})
+            self.read_out.load_state_dict({k[9:]: v for k, v in beside.items() if k.startswith("read_out.")})
+        self.average.restart()
+
+
+def load(path: Path) -> SoVITS:
+    model = SoVITS().to(DEVICE)
+    model.load_state_dict({k: v.float() for k, v in torch.load(path, map_location=DEVICE).items()})
+    return model.eval()
