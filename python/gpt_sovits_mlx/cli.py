@@ -90,6 +90,7 @@ def _add_speak(parser: argparse.ArgumentParser) -> None:
     add("--pause", type=float, default=0.3, help="seconds of silence behind each sentence (0.3)")
     add("--lexicon", type=Path, help="file of words with readings of your own")
     add("--dtype", choices=("auto", "float32", "float16", "bfloat16"), default="auto")
+    add("--encoder-backend", choices=("auto", "mlx", "coreml"), default="auto", help="where RoBERTa and CNHubert run")
     add("--json", action="store_true", help="print what was made as JSON")
     add("-q", "--quiet", action="store_true", help="print nothing but errors")
     _add_model_dir(parser)
@@ -136,7 +137,7 @@ def speak(options: argparse.Namespace) -> int:
     text = _text(options)
     if options.output.exists() and options.output.is_dir():
         raise GPTSoVITSError(f"{options.output} is a folder: name a file to write")
-    engine = GPTSoVITSEngine(options.model_dir, dtype=options.dtype, lexicon=options.lexicon)
+    engine = GPTSoVITSEngine(options.model_dir, options.dtype, options.lexicon, options.encoder_backend)
     voice = engine.load_voice(
         options.voice, options.reference, options.reference_text, options.reference_language, options.auxiliary
     )
