@@ -116,8 +116,8 @@ def text_inputs(embeddings: np.ndarray, padding: np.ndarray, bucket: TextBucket)
 def audio_inputs(samples: np.ndarray, bucket: AudioBucket) -> tuple[Inputs, int]:
     """What a function of CNHubert's package takes, and how many of its frames are real.
 
-    The samples are doubled until their peak passes 0.5: the first normalisation removes the gain again, given its
-    square, and quiet audio stays clear of the numbers that float16 rounds coarsely or flushes to zero.
+    The samples are doubled as long as their peak stays within 1: the first normalisation removes the gain again,
+    given its square, and quiet audio stays clear of the numbers that float16 rounds coarsely or flushes to zero.
 
     Args:
         samples: (T,) at 16 kHz.
@@ -132,7 +132,7 @@ def audio_inputs(samples: np.ndarray, bucket: AudioBucket) -> tuple[Inputs, int]
     frames = (count - HOP - OVERLAP) // HOP + 1
     outputs = (count - FIRST_KERNEL) // FIRST_STRIDE + 1
     peak = float(np.abs(samples).max(initial=0))
-    gain = min(2.0 ** -math.floor(math.log2(peak) + 1), LOUDEST_GAIN) if peak > 0 else 1.0
+    gain = min(2.0 ** -math.ceil(math.log2(peak)), LOUDEST_GAIN) if peak > 0 else 1.0
     row, overlapping = HOP * ROW_FRAMES, HOP * ROW_FRAMES + OVERLAP
     padded = np.zeros(row * bucket.rows + OVERLAP, np.float32)
     padded[:count] = samples * gain

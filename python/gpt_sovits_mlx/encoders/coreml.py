@@ -111,6 +111,38 @@ def compiled(package: Path) -> Path:
     return target
 
 
+def has_engine() -> bool:
+    """Whether this is a Mac whose Neural Engine can be used (a virtual one's cannot)."""
+    if not runs_here():
+        return False
+    from coremltools.models.compute_device import MLComputeDevice, MLNeuralEngineComputeDevice
+
+    return any(isinstance(device, MLNeuralEngineComputeDevice) for device in MLComputeDevice.get_all_compute_devices())
+
+
+def work_off_the_engine(package: Path) -> dict[str, float]:
+    """Type of operation → its share of all estimated cost where Core ML prefers another device for it."""
+    import coremltools as ct
+    from coremltools.models.compute_device import MLNeuralEngineComputeDevice
+    from coremltools.models.compute_plan import MLComputePlan
+
+    plan = MLComputePlan.load_from_path(str(compiled(package)), compute_units=ct.ComputeUnit.CPU_AND_NE)
+    program = plan.model_structure.program
+    total, elsewhere = 0.0, dict[str, float]()
+    for function in program.functions.values() if program else ():
+        for operation in function.block.operations:
+            usage = plan.get_compute_device_usage_for_mlprogram_operation(operation)
+            cost = plan.get_estimated_cost_for_mlprogram_operation(operation)
+            if usage is None or cost is None:
+                continue
+            total += cost.weight
+            if not isinstance(usage.preferred_compute_device, MLNeuralEngineComputeDevice):
+                kind = operation.operator_name
+                elsewhere[kind] = elsewhere.get(kind, 0.0) + cost.weight
+    # nothing that has a cost: the plan shows nothing, which must not pass
+    return {kind: cost / total for kind, cost in elsewhere.items()} if total else {"unknown": 1.0}
+
+
 class _Package:
     """A package of one model: what its metadata says, and what runs it."""
 

@@ -79,7 +79,7 @@ def make_roberta(
     _check_output(output)
     with open_source(input, convert_roberta, roberta_tensors) as source:
         longest = source.config["max_position_embeddings"]
-        buckets = buckets or [b for b in TEXT_BUCKETS if b.length <= longest]
+        buckets = buckets or [b for b in TEXT_BUCKETS if b.length <= longest] or [TextBucket(longest)]
         network = RobertaNetwork(source.tensors, source.config)
         metadata = _metadata("roberta", source, buckets, precision)
         about = "RoBERTa, the text encoder of GPT-SoVITS: embeddings of characters to features"
