@@ -43,7 +43,7 @@ def test_what_fits_nowhere_is_refused():
 
 def test_text_is_padded_and_masked():
     embeddings = np.arange(6, dtype=np.float32).reshape(3, 2)
-    inputs = text_inputs(embeddings, np.float32([7, 8]), TEXT_BUCKETS[0])
+    inputs = text_inputs(embeddings, np.array([7, 8], np.float32), TEXT_BUCKETS[0])
     assert inputs["embeddings"].shape == (1, 2, 1, 32)
     np.testing.assert_array_equal(inputs["embeddings"][0, :, 0, :3].T, embeddings)
     assert (inputs["embeddings"][0, :, 0, 3:].T == [7, 8]).all()

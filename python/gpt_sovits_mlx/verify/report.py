@@ -6,9 +6,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
+if TYPE_CHECKING:
+    from rich.console import Console
 
 PASSED, FAILED, NOT_RUN = "passed", "FAILED", "not run"
 
@@ -63,6 +64,9 @@ class Clock:
 
 
 def print_table(rows: Sequence[Row], console: Console) -> None:
+    """One line for each row, and how many passed, failed and did not run."""
+    from rich.table import Table
+
     table = Table("stage", "device", "difference", "limit", "verdict", "time", box=None)
     for row in rows:
         numbers = ("", "") if row.difference is None else (_number(row.difference), _number(row.limit))

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import mlx.core as mx
 import numpy as np
 
 from .. import audio
-from ..encoders import SpeechEncoder
 from ..encoders.coreml import CoreMLProgram, CoreMLSpeechEncoder, Program
 from ..encoders.mlx import MLXSpeechEncoder
 from ..engine import GPTSoVITSEngine, voice_roots
@@ -28,6 +28,8 @@ MOST_DIFFERENT = 0.02
 FEWEST_CODES = 100
 """Distinct codes among the utterances, so that agreement means something."""
 ENCODER_RATE = 16000
+Encode = Callable[[np.ndarray], mx.array]
+"""A `SpeechEncoder`'s call."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,7 @@ class Agreement:
         return 1 - self.equal / self.frames
 
 
-def agreement(
-    sovits: SoVITS, ours: SpeechEncoder, theirs: SpeechEncoder, recordings: Sequence[np.ndarray]
-) -> Agreement:
+def agreement(sovits: SoVITS, ours: Encode, theirs: Encode, recordings: Sequence[np.ndarray]) -> Agreement:
     """Compare the tokens of recordings (samples,) at 16 kHz, silence appended as for a reference."""
     silence = np.zeros(APPENDED_SILENCE, np.float32)
     frames, equal, codes = 0, 0, set[int]()
