@@ -13,16 +13,28 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from gpt_sovits_mlx.convert import convert_cnhubert, convert_roberta
 from gpt_sovits_mlx.convert.coreml import convert_cnhubert_package, convert_roberta_package
-from gpt_sovits_mlx.convert.coreml.encoders import make_cnhubert, make_roberta
+from gpt_sovits_mlx.convert.coreml.cnhubert import CNHubertNetwork
 from gpt_sovits_mlx.convert.coreml.interpreter import Interpreter
+from gpt_sovits_mlx.convert.coreml.package import Network, convert_function
+from gpt_sovits_mlx.convert.coreml.roberta import RobertaNetwork
 from gpt_sovits_mlx.convert.coreml.suitability import unsuitable
-from gpt_sovits_mlx.encoders.buckets import AUDIO_BUCKETS, TEXT_BUCKETS, AudioBucket, TextBucket
+from gpt_sovits_mlx.encoders.buckets import (
+    AUDIO_BUCKETS,
+    TEXT_BUCKETS,
+    AudioBucket,
+    TextBucket,
+    audio_bucket,
+    audio_inputs,
+    text_bucket,
+)
 from gpt_sovits_mlx.encoders.coreml import CoreMLCharacterEncoder, CoreMLSpeechEncoder, read_metadata
 from gpt_sovits_mlx.encoders.mlx import MLXCharacterEncoder, MLXSpeechEncoder
 from gpt_sovits_mlx.errors import AudioError, TextError
+from gpt_sovits_mlx.layers.weights import read_config
 
 EXACT = 1e-4
 SIMILAR = 0.9999
@@ -71,6 +83,16 @@ def cnhubert(checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture(scope="module")
+def roberta_network(roberta: Case) -> RobertaNetwork:
+    return RobertaNetwork(load_file(roberta.weights), read_config(roberta.weights))
+
+
+@pytest.fixture(scope="module")
+def cnhubert_network(cnhubert: Case) -> CNHubertNetwork:
+    return CNHubertNetwork(load_file(cnhubert.weights), read_config(cnhubert.weights))
+
+
+@pytest.fixture(scope="module")
 def texts(roberta: Case) -> dict[int, tuple[list[int], np.ndarray]]:
     """Length → token ids and their features on MLX."""
     random = np.random.default_rng(7)
@@ -99,29 +121,36 @@ def recording(golden: Callable, length: int) -> np.ndarray:
     return np.concatenate([np.resize(spoken, length - 9600), np.zeros(9600, np.float32)])
 
 
+def float32_twin(network: Network, bucket: TextBucket | AudioBucket, folder: Path) -> Interpreter:
+    """The function of one length with nothing rounded."""
+    path = folder / "twin.mlpackage"
+    convert_function(network, bucket, "float32").save(str(path))
+    return Interpreter(path, rounded=False)
+
+
 @pytest.mark.parametrize("bucket", TEXT_BUCKETS, ids=lambda b: b.function)
-def test_roberta_float32_twin_equals_the_reference(bucket, roberta, texts, tmp_path):
-    twin = tmp_path / "x_ane.mlpackage"
-    make_roberta(roberta.weights, twin, [bucket], "float32")
-    encoder = CoreMLCharacterEncoder(twin, exact)
+def test_roberta_float32_twin_equals_the_reference(bucket, roberta, roberta_network, texts, tmp_path):
+    twin = float32_twin(roberta_network, bucket, tmp_path)
+    tables = CoreMLCharacterEncoder(roberta.package, Interpreter)
     for length in edges(TEXT_BUCKETS)[bucket.length]:
         ids, expected = texts[length]
-        difference, _ = worst(np.array(encoder.features(ids)), expected)
-        assert difference < EXACT, length
-    shutil.rmtree(twin)
+        assert text_bucket(length) == bucket
+        made = twin("main", tables.inputs(ids, bucket))["features"]
+        assert worst(made[0, :, 0, :length].T, expected)[0] < EXACT, length
+    shutil.rmtree(tmp_path)
 
 
 @pytest.mark.parametrize("bucket", AUDIO_BUCKETS, ids=lambda b: b.function)
-def test_cnhubert_float32_twin_equals_the_reference(bucket, cnhubert, recordings, tmp_path):
-    twin = tmp_path / "x_ane.mlpackage"
-    make_cnhubert(cnhubert.weights, twin, [bucket], "float32")
-    encoder = CoreMLSpeechEncoder(twin, exact)
+def test_cnhubert_float32_twin_equals_the_reference(bucket, cnhubert_network, recordings, tmp_path):
+    twin = float32_twin(cnhubert_network, bucket, tmp_path)
     for length in edges(AUDIO_BUCKETS)[bucket.length]:
         samples, expected = recordings[length]
-        features = np.array(encoder(samples)[0])
-        assert features.shape == expected.shape
-        assert worst(features, expected)[0] < EXACT, length
-    shutil.rmtree(twin)
+        assert audio_bucket(length) == bucket
+        inputs, frames = audio_inputs(samples, bucket)
+        assert frames == len(expected)
+        made = twin("main", inputs)["features"]
+        assert worst(made[0, :, 0, :frames].T, expected)[0] < EXACT, length
+    shutil.rmtree(tmp_path)
 
 
 def test_roberta_in_float16_is_close(roberta, texts, record_property):

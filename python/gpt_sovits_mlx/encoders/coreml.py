@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import DependencyError, WeightsError
 from ..runtime import user_cache_dir
-from .buckets import AudioBucket, TextBucket, audio_bucket, audio_inputs, text_bucket, text_inputs
+from .buckets import AudioBucket, Inputs, TextBucket, audio_bucket, audio_inputs, text_bucket, text_inputs
 from .characters import CharacterVocabulary
 
 OLDEST_MACOS = (15, 0)
@@ -78,7 +78,8 @@ class CoreMLProgram:
                 self._functions[function] = ct.models.CompiledMLModel(
                     str(self._compiled), ct.ComputeUnit.CPU_AND_NE, function_name=function
                 )
-            return self._functions[function].predict({name: x.astype(np.float16) for name, x in inputs.items()})
+            # coremltools hands over float32, and Core ML rounds it to the package's float16
+            return self._functions[function].predict({name: x.astype(np.float32) for name, x in inputs.items()})
 
 
 def require_coremltools(package: Path) -> None:
@@ -254,9 +255,13 @@ class CoreMLCharacterEncoder(_Package):
     def features(self, ids: list[int]) -> mx.array:
         """Token ids, [CLS] and [SEP] included → (len(ids), width)."""
         bucket = text_bucket(len(ids), self.buckets)
+        return _rows(self.program(bucket.function, self.inputs(ids, bucket)), len(ids))
+
+    def inputs(self, ids: list[int], bucket: TextBucket) -> Inputs:
+        """What the bucket's function takes for these ids: see `buckets.text_inputs`."""
         embeddings = self.words[ids].astype(np.float32) + self.positions[: len(ids)]
         padding = self.words[0].astype(np.float32) + self.positions[0]
-        return _rows(self.program(bucket.function, text_inputs(embeddings, padding, bucket)), len(ids))
+        return text_inputs(embeddings, padding, bucket)
 
 
 def _rows(outputs: Mapping[str, np.ndarray], count: int) -> mx.array:
