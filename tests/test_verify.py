@@ -30,12 +30,14 @@ def rows() -> list[Row]:
 
 
 def test_every_stage_passes_here(rows):
-    verdicts = {(row.stage, row.device.split(",")[0]): row.verdict for row in rows}
+    verdicts = {(row.stage, row.device.split(",")[0]): row.verdict for row in rows if row.device != ENGINE}
     for stage in ("CNHubert", "GPT, first logits", "GPT, greedy tokens", "SoVITS, audio"):
         assert verdicts[stage, "MLX"] == PASSED, rows
     assert verdicts["text to phones", "CPU"] == PASSED
     assert verdicts["CNHubert, package", "allow-list"] == PASSED
     assert next(row for row in rows if row.device == INTERPRETER).verdict == PASSED
+    # the demo voice's own encoder and codebook, on 40 utterances: at least 98 % of its tokens, and 100 codes
+    assert verdicts["semantic tokens", "Core ML"] == PASSED, rows
     assert FAILED not in verdicts.values(), rows
     assert all(row.seconds > 0 for row in rows if row.difference is not None and row.device != "allow-list")
 

@@ -81,6 +81,9 @@ def _load_openblas() -> str:
 
     The wheel's copy comes first: its newer kernels run this package's vocoder faster than Debian 12's.
     """
+    # Idle threads sleep after 2^10 cycles instead of spinning for 2^26: on a machine that does other work as well,
+    # spinning made the vocoder fourteen times slower.
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "10")
     for find in (_openblas_of_wheel, _openblas_of_system):
         path = find()
         if path:

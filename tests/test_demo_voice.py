@@ -1,0 +1,122 @@
+"""The voices in the box: whole, small enough, quick to load, and understood by a recogniser."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soxr
+from pocketsphinx import Decoder
+
+from gpt_sovits_mlx import GPTSoVITSEngine
+from gpt_sovits_mlx.engine import shipped_voices
+from gpt_sovits_mlx.voice import ConditioningCache, VoiceFolder
+
+VOICES = ("demo", "demo-female", "demo-mandarin")
+# spoken by no training sentence
+SENTENCES = (
+    "The train to the city leaves at seven in the morning.",
+    "My sister bought a small red car last week.",
+    "We walked along the river and talked about the summer.",
+    "He closed the door and turned off the light.",
+)
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory):
+    return GPTSoVITSEngine(tmp_path_factory.mktemp("empty"))
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"[a-z']+", text.lower())
+
+
+def edits(expected: list[str], heard: list[str]) -> int:
+    """Levenshtein distance of two lists of words."""
+    row = list(range(len(heard) + 1))
+    for i, a in enumerate(expected, 1):
+        before, row[0] = row[0], i
+        for j, b in enumerate(heard, 1):
+            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (a != b))
+    return row[-1]
+
+
+def recognise(samples: np.ndarray, rate: int) -> list[str]:
+    decoder = Decoder(samprate=16000, loglevel="FATAL")
+    pcm = np.clip(soxr.resample(samples, rate, 16000) * 32767, -32768, 32767).astype(np.int16)
+    decoder.start_utt()
+    decoder.process_raw(pcm.tobytes(), full_utt=True)
+    decoder.end_utt()
+    return words(decoder.hyp().hypstr) if decoder.hyp() else []
+
+
+def test_sizes():
+    files = [path for path in shipped_voices().rglob("*") if path.is_file()]
+    assert max(path.stat().st_size for path in files) <= 15e6
+    assert sum(path.stat().st_size for path in files) <= 30e6
+
+
+@pytest.mark.parametrize("name", VOICES)
+def test_the_cache_that_ships_is_valid_and_spares_the_encoder(name, engine, tmp_path):
+    folder = VoiceFolder.read(shipped_voices() / name)
+    cache = ConditioningCache(folder, folder.reference)
+    cache.paths = [folder.path / ConditioningCache.FILE]
+    assert cache.load() is not None
+    assert folder.licence and folder.card
+    copy = Path(shutil.copytree(shipped_voices(), tmp_path / "voices"))
+    for encoder in copy.rglob("cnhubert*"):
+        encoder.unlink()
+    assert GPTSoVITSEngine(tmp_path).load_voice(copy / name).conditioning.tokens
+
+
+def test_enrolling_the_reference_again_gives_the_same_prompt(engine, tmp_path):
+    shipped = engine.load_voice("demo")
+    reference = Path(shutil.copy(shipped.reference.audio, tmp_path / "again.wav"))
+    again = engine.load_voice("demo", reference, shipped.reference.text, shipped.reference.language)
+    agreement = np.mean(np.array(again.conditioning.tokens) == np.array(shipped.conditioning.tokens))
+    assert agreement >= 0.98
+    assert np.allclose(np.array(again.conditioning.style), np.array(shipped.conditioning.style), atol=1e-3)
+
+
+def test_a_recogniser_understands_it(engine):
+    voice = engine.load_voice("demo")
+    errors = total = 0
+    for seed, sentence in enumerate(SENTENCES):
+        result = engine.synthesize(sentence, "en", voice, seed=seed)
+        assert all(s.ended for s in result.sentences)
+        errors += edits(words(sentence), recognise(result.audio, result.sample_rate))
+        total += len(words(sentence))
+    assert errors / total <= 0.25
+
+
+@pytest.mark.parametrize("text", ["Yes.", "好。", "Thank you, 谢谢你。", "今天的天气很好，我们一起去公园散步吧。"])
+def test_short_and_mixed_texts_end_in_time(engine, text):
+    result = engine.synthesize(text, voice="demo", seed=1, pause=0)
+    assert all(s.ended for s in result.sentences)
+    assert 0.3 < result.duration < 1.5 + 0.5 * len(re.findall(r"[一-龥]|[A-Za-z]+", text))
+    assert np.abs(result.audio).max() > 0.05
+
+
+def test_the_reference_decides_the_timbre(engine):
+    """The same sentence by a man and by a woman: her pitch is clearly higher."""
+    pitches = {}
+    for name in ("demo", "demo-female"):
+        result = engine.synthesize(SENTENCES[0], "en", engine.load_voice(name), seed=1)
+        pitches[name] = median_pitch(soxr.resample(result.audio, result.sample_rate, 16000))
+    assert pitches["demo-female"] > 1.3 * pitches["demo"]
+
+
+def median_pitch(samples: np.ndarray) -> float:
+    """Median fundamental frequency of 16 kHz speech: the peak of the autocorrelation of each voiced frame."""
+    pitches = []
+    for start in range(0, len(samples) - 1024, 320):
+        frame = samples[start : start + 1024] * np.hanning(1024)
+        spectrum = np.abs(np.fft.rfft(frame, 2048)) ** 2
+        correlation = np.fft.irfft(spectrum)[:300]
+        lag = 50 + int(np.argmax(correlation[50:260]))
+        if correlation[0] > 0.1 and correlation[lag] > 0.5 * correlation[0]:
+            pitches.append(16000 / lag)
+    return float(np.median(pitches))
