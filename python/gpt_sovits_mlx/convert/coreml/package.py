@@ -101,18 +101,18 @@ def convert_function(network: Network, bucket: Bucket, precision: str = "float16
     compute, number = PRECISIONS[precision]
     example = network.example(bucket)
     tensors = tuple(torch.from_numpy(example[name]) for name in network.input_names)
-    with torch.no_grad():
+    with torch.no_grad(), _quiet():
         traced = torch.jit.trace(network.eval(), tensors, check_trace=False)
-    return ct.convert(
-        traced,
-        inputs=[ct.TensorType(name, example[name].shape, dtype=number) for name in network.input_names],
-        outputs=[ct.TensorType(OUTPUT, dtype=number)],
-        convert_to="mlprogram",
-        compute_precision=compute,
-        compute_units=ct.ComputeUnit.CPU_AND_NE,
-        minimum_deployment_target=ct.target.iOS18,
-        skip_model_load=True,
-    )
+        return ct.convert(
+            traced,
+            inputs=[ct.TensorType(name, example[name].shape, dtype=number) for name in network.input_names],
+            outputs=[ct.TensorType(OUTPUT, dtype=number)],
+            convert_to="mlprogram",
+            compute_precision=compute,
+            compute_units=ct.ComputeUnit.CPU_AND_NE,
+            minimum_deployment_target=ct.target.iOS18,
+            skip_model_load=True,
+        )
 
 
 def _describe(package: Path, metadata: Mapping[str, str], description: str) -> None:
