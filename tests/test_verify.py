@@ -101,7 +101,7 @@ def test_tokens_of_both_back_ends_agree(tmp_path):
     recordings = [noise(random, 16000 * seconds) for seconds in (3, 5, 9)]
     mlx = MLXSpeechEncoder(weights)
     found = agreement(sovits, CoreMLSpeechEncoder(package, Interpreter), mlx, recordings)
-    assert found.frames == sum((len(r) + 9600 - 400) // 320 + 1 for r in recordings) // 2
+    assert found.frames == sum(((len(r) + 9600 - 400) // 320 + 1) // 2 for r in recordings)
     assert found.different <= 0.02
     assert found.codes > 1
     other = agreement(sovits, lambda samples: mlx(samples[::-1].copy()), mlx, recordings)
