@@ -9,6 +9,10 @@ import numpy as np
 import pytest
 
 import random_weights
+from gpt_sovits_mlx.runtime import require_mlx
+
+# before any test module imports mlx.core: that binds the BLAS that is loaded by then, once and for all
+require_mlx()
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -1,4 +1,5 @@
-"""The command line: `gpt-sovits-mlx "text" -o out.wav`, and the commands `voices`, `convert`, `encoders`, `phones`."""
+"""The command line: `gpt-sovits-mlx "text" -o out.wav`, and the commands `voices`, `convert`, `encoders`, `phones`,
+`verify`."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given.insert(0, "speak")
     options = parser.parse_args(given or ["--help"])
     try:
-        if options.run in (speak, voices, convert):
+        if options.run in (speak, voices, convert, verify):
             require_mlx()
         return options.run(options)
     except GPTSoVITSError as error:
@@ -61,6 +62,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     _add_convert(command("convert", convert, "make a voice of a .ckpt, a .pth and a recording"))
     _add_encoders(command("encoders", encoders, "install CNHubert and RoBERTa, which official voices need"))
     _add_phones(command("phones", phones, "show how a text is read"))
+    _add_verify(command("verify", verify, "check every stage on this machine against golden numbers"))
     return parser, made
 
 
@@ -90,6 +92,7 @@ def _add_speak(parser: argparse.ArgumentParser) -> None:
     add("--pause", type=float, default=0.3, help="seconds of silence behind each sentence (0.3)")
     add("--lexicon", type=Path, help="file of words with readings of your own")
     add("--dtype", choices=("auto", "float32", "float16", "bfloat16"), default="auto")
+    add("--encoder-backend", choices=("auto", "mlx", "coreml"), default="auto", help="where RoBERTa and CNHubert run")
     add("--json", action="store_true", help="print what was made as JSON")
     add("-q", "--quiet", action="store_true", help="print nothing but errors")
     _add_model_dir(parser)
@@ -129,6 +132,13 @@ def _add_phones(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="print JSON (for standard input always)")
 
 
+def _add_verify(parser: argparse.ArgumentParser) -> None:
+    from .verify import STAGES
+
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="only some of them")
+    _add_model_dir(parser)
+
+
 def speak(options: argparse.Namespace) -> int:
     """Speak a text into a file."""
     from .engine import GPTSoVITSEngine
@@ -136,7 +146,7 @@ def speak(options: argparse.Namespace) -> int:
     text = _text(options)
     if options.output.exists() and options.output.is_dir():
         raise GPTSoVITSError(f"{options.output} is a folder: name a file to write")
-    engine = GPTSoVITSEngine(options.model_dir, dtype=options.dtype, lexicon=options.lexicon)
+    engine = GPTSoVITSEngine(options.model_dir, options.dtype, options.lexicon, options.encoder_backend)
     voice = engine.load_voice(
         options.voice, options.reference, options.reference_text, options.reference_language, options.auxiliary
     )
@@ -251,6 +261,22 @@ def phones(options: argparse.Namespace) -> int:
         print(answer["norm_text"])
         print(" ".join(answer["phones"]))
     return 0
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Check the stages and print a table; the exit status is 1 where a check failed."""
+    from rich.console import Console
+
+    from .verify import FAILED, print_table
+    from .verify import verify as checks
+
+    rows = []
+    with Console(stderr=True).status("verifying") as status:
+        for row in checks(options.stages, options.model_dir):
+            rows.append(row)
+            status.update(f"verified {row.stage} ({row.device})")
+    print_table(rows, Console(width=max(Console().width, 110)))
+    return 1 if any(row.verdict == FAILED for row in rows) else 0
 
 
 def _text(options: argparse.Namespace) -> str:

@@ -23,6 +23,7 @@ from .text import Utterance
 from .voice import Reference, Voice, VoiceFolder, find_voice, voice_paths
 
 DTYPES = {"auto": None, "float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
+ENCODER_BACKENDS = ("auto", "mlx", "coreml")
 BATCH = 16
 """Sentences decoded together; more would hold memory for little speed."""
 Progress = Callable[[str, int, int], None]
@@ -90,7 +91,8 @@ class GPTSoVITSEngine:
         dtype: "auto" computes in the type that the weights are stored in, except on a CPU, which always
             computes in float32; "float32", "float16" and "bfloat16" convert them.
         lexicon: file or mapping of words with readings of your own (see `gpt_sovits_mlx.text.TextFrontend`).
-        encoder_backend: "auto" or "mlx"; Core ML is not built yet.
+        encoder_backend: "mlx", "coreml" (the Neural Engine of a Mac), or "auto": Core ML on a Mac with macOS 15 for
+            each encoder whose package lies beside its weights, MLX elsewhere.
 
     Raises:
         GPTSoVITSError: an unknown `dtype` or `encoder_backend`.
@@ -105,10 +107,11 @@ class GPTSoVITSEngine:
     ):
         if dtype not in DTYPES:
             raise GPTSoVITSError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
-        if encoder_backend not in ("auto", "mlx"):
-            raise GPTSoVITSError(f"unknown encoder back end {encoder_backend!r}: choose auto or mlx")
+        if encoder_backend not in ENCODER_BACKENDS:
+            known = ", ".join(ENCODER_BACKENDS)
+            raise GPTSoVITSError(f"unknown encoder back end {encoder_backend!r}: choose one of {known}")
         self.model_dir = Path(model_dir).expanduser() if model_dir else model_home()
-        self._store = ModelStore(self.model_dir, DTYPES[dtype], lexicon)
+        self._store = ModelStore(self.model_dir, DTYPES[dtype], lexicon, encoder_backend)
         self._default: Voice | None = None
 
     @property

@@ -10,8 +10,17 @@ from typing import Any, TypeVar
 import mlx.core as mx
 
 from .encoders import CharacterEncoder, SpeechEncoder
+from .encoders.coreml import (
+    CoreMLCharacterEncoder,
+    CoreMLProgram,
+    CoreMLSpeechEncoder,
+    Program,
+    package_beside,
+    runs_here,
+)
 from .encoders.mlx import MLXCharacterEncoder, MLXSpeechEncoder
 from .errors import VoiceError
+from .files import file_sha256
 from .layers.weights import open_model
 from .models.sovits import SoVITS, SoVITSConfig
 from .models.t2s import T2SConfig, TextToSemantic
@@ -39,12 +48,24 @@ class ModelStore:
         model_dir: folder with `encoders/`.
         dtype: type to compute in, `None` for the stored one.
         lexicon: the user's readings, for every text front end.
+        encoder_backend: "mlx", "coreml", or "auto": Core ML on a Mac that can, for an encoder whose package lies
+            beside its weights.
+        program: what runs a Core ML package.
     """
 
-    def __init__(self, model_dir: Path, dtype: mx.Dtype | None, lexicon: str | Path | None):
+    def __init__(
+        self,
+        model_dir: Path,
+        dtype: mx.Dtype | None,
+        lexicon: str | Path | None,
+        encoder_backend: str = "mlx",
+        program: Callable[[Path], Program] = CoreMLProgram,
+    ):
         self.model_dir = model_dir
         self.dtype = dtype
         self.lexicon = lexicon
+        self.encoder_backend = encoder_backend
+        self.program = program
         self._loaded: dict[tuple[Any, ...], Any] = {}
         self._lock = threading.RLock()
 
@@ -78,7 +99,11 @@ class ModelStore:
             VoiceError: the voice was made with another one.
         """
         path = self._encoder_path(folder, "cnhubert")
-        encoder = self._of_file(path, lambda: MLXSpeechEncoder(path, self.dtype))
+        if self._on_coreml(path):
+            path = package_beside(path)
+            encoder = self._of_file(path, lambda: CoreMLSpeechEncoder(path, self.program))
+        else:
+            encoder = self._of_file(path, lambda: MLXSpeechEncoder(path, self.dtype))
         _check_encoder(folder, "cnhubert", encoder, path)
         return encoder
 
@@ -92,7 +117,11 @@ class ModelStore:
         if not folder.uses("roberta") or not any(s.language == "zh" for s in utterance.segments):
             return None
         path = self._encoder_path(folder, "roberta")
-        encoder = self._of_file(path, lambda: MLXCharacterEncoder(path, self.dtype))
+        if self._on_coreml(path):
+            path = package_beside(path)
+            encoder = self._of_file(path, lambda: CoreMLCharacterEncoder(path, self.program))
+        else:
+            encoder = self._of_file(path, lambda: MLXCharacterEncoder(path, self.dtype))
         _check_encoder(folder, "roberta", encoder, path)
         return encoder
 
@@ -136,6 +165,12 @@ class ModelStore:
     def _encoder_path(self, folder: VoiceFolder, name: str) -> Path:
         return folder.own_encoder(name) or self.model_dir / "encoders" / f"{name}.safetensors"
 
+    def _on_coreml(self, weights: Path) -> bool:
+        """Whether the encoder of these weights runs on Core ML."""
+        if self.encoder_backend == "auto":
+            return runs_here() and package_beside(weights).is_dir()
+        return self.encoder_backend == "coreml"
+
     def _of_file(self, path: Path, make: Callable[[], T]) -> T:
         """A file that changed is loaded again."""
         return self._once((path, _stamp(path)), make)
@@ -157,8 +192,18 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 
 def _check_encoder(folder: VoiceFolder, name: str, encoder: SpeechEncoder | CharacterEncoder, path: Path) -> None:
-    if folder.own_encoder(name) is None and folder.encoders[name] not in (OFFICIAL, encoder.sha256):
+    """Refuse an encoder made from other weights than the voice was."""
+    own = folder.own_encoder(name)
+    if own == path:
+        return
+    wanted = folder.encoders[name] if own is None else file_sha256(own)
+    if wanted not in (OFFICIAL, encoder.sha256):
+        mend = (
+            "make the package again from the encoder's weights"
+            if path.suffix == ".mlpackage"
+            else "convert the voice again with the encoders that you have now"
+        )
         raise VoiceError(
-            f"the voice {folder.name} was made with another {name} ({str(folder.encoders[name])[:12]}…) than {path}"
-            f" ({encoder.sha256[:12]}…): convert the voice again with the encoders that you have now"
+            f"the voice {folder.name} was made with another {name} ({str(wanted)[:12]}…) than {path}"
+            f" ({encoder.sha256[:12]}…): {mend}"
         )

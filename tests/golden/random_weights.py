@@ -1,10 +1,8 @@
 """Deterministic random weights for every model of the GPT-SoVITS family, at real size.
 
 The golden outputs beside this file were computed by the reference PyTorch implementation on weights that
-anyone can make again: each tensor is drawn from a generator seeded by its own name, then scaled by the rule
-that its manifest entry names. A manifest (`manifests/*.json`) holds the `config` of one checkpoint and its
-tensors as `[name, shape, rule]`; a name may hold numeric ranges (`layers.{0..23}.weight`), and a rule that ends
-in `as NAME` draws the values of tensor NAME, to which this one is tied.
+anyone can make again: `gpt_sovits_mlx.verify.golden` says how, and holds the manifests of the models that
+`gpt-sovits-mlx verify` runs; the others lie in `manifests/`.
 
     python random_weights.py gpt_v2 out.ckpt --seed 1
 
@@ -17,66 +15,25 @@ Face folder, `eres2netv2` a bare state dict.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
-import re
 import sys
 import types
-import zlib
 from collections import OrderedDict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from gpt_sovits_mlx.verify import golden
+from gpt_sovits_mlx.verify.golden import expand, placeholder_vocabulary, state, tensor
+
+__all__ = ["expand", "load_manifest", "placeholder_vocabulary", "save_sovits", "state", "tensor", "write"]
 
 HERE = Path(__file__).resolve().parent
-RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
-
-
-def tensor(name: str, shape: list[int], rule: str, seed: int) -> np.ndarray:
-    """Float16 values of one tensor; `rule` is `kind` or `kind:scale`, and may end in ` as NAME`."""
-    rule, _, tied = rule.partition(" as ")
-    name = tied or name
-    kind, _, scale = rule.partition(":")
-    s = float(scale) if scale else 1.0
-    rng = np.random.RandomState(zlib.crc32(f"{seed}/{name}".encode()))
-    normal = rng.standard_normal(int(np.prod(shape, dtype=np.int64))).astype(np.float32).reshape(shape)
-    if kind == "normal":
-        x = s * normal
-    elif kind == "around":
-        x = s * (1 + 0.1 * normal)
-    elif kind == "abs":
-        x = s * (1 + 0.3 * np.abs(normal))
-    elif kind == "fixed":
-        x = np.full(shape, s, np.float32)
-    elif kind == "logs":  # the second half of the rows is a log-variance head: kept small
-        x = s * normal
-        x[shape[0] // 2 :] *= 0.3
-    else:
-        raise ValueError(f"unknown rule {rule!r} for {name}")
-    return x.astype(np.float16)
-
-
-def state(manifest: dict[str, Any], seed: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield (name, float16 array) of every tensor of a loaded manifest."""
-    for name, shape, rule in manifest["tensors"]:
-        yield name, tensor(name, shape, rule, seed)
-
-
-def expand(name: str) -> list[str]:
-    """The names that a manifest entry stands for: every combination of its numeric ranges."""
-    parts = RANGE.split(name)
-    texts, ranges = parts[::3], zip(parts[1::3], parts[2::3], strict=True)
-    numbers = itertools.product(*(range(int(a), int(b) + 1) for a, b in ranges))
-    return ["".join(t + str(n) for t, n in zip(texts, [*ns, ""], strict=True)) for ns in numbers]
+FOLDERS = (HERE / "manifests", golden.DATA / "manifests")
 
 
 def load_manifest(model: str) -> dict[str, Any]:
     """The manifest of a model, its names expanded."""
-    manifest = json.loads((HERE / "manifests" / f"{model}.json").read_text())
-    manifest["tensors"] = [[n, shape, rule] for name, shape, rule in manifest["tensors"] for n in expand(name)]
-    return manifest
+    return golden.load_manifest(next(path for folder in FOLDERS if (path := folder / f"{model}.json").is_file()))
 
 
 def write(model: str, path: Path, seed: int) -> None:
@@ -125,16 +82,9 @@ def save_sovits(path: Path, weight: dict[str, Any], config: dict[str, Any], info
             file.write(marker.encode())
 
 
-def placeholder_vocabulary(size: int) -> list[str]:
-    """A character vocabulary of `size` tokens, its special tokens where Chinese BERT has them."""
-    tokens = ["[PAD]", *(f"[unused{i}]" for i in range(1, 100)), "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokens += [chr(c) for c in itertools.chain(range(0x21, 0x41), range(0x5B, 0x7F), range(0x4E00, 0xA000))]
-    return [*tokens, *(f"##{i}" for i in range(size))][:size]
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Write a random checkpoint in the official format.")
-    parser.add_argument("model", choices=sorted(m.stem for m in (HERE / "manifests").glob("*.json")))
+    parser.add_argument("model", choices=sorted(m.stem for folder in FOLDERS for m in folder.glob("*.json")))
     parser.add_argument("path", type=Path)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()

@@ -38,7 +38,7 @@ def test_roberta_equals_the_reference(checkpoint, golden, tmp_path):
         assert excess(features, data["hidden_m3"].reshape(features.shape)) < 1e-4
     assert encoder("三一二,").shape == (4, 1024)
     # one row a character, whatever stands around it; unknown characters share one token
-    ids = [encoder.ids[c] for c in ("[CLS]", "三", "[UNK]", "[SEP]")]
+    ids = [encoder.vocabulary.by_token[c] for c in ("[CLS]", "三", "[UNK]", "[SEP]")]
     assert mx.allclose(encoder("三☃"), encoder.model(mx.array([ids]))[0, 1:-1], atol=1e-5)
     with pytest.raises(TextError, match="too long"):
         encoder("一" * 511)

@@ -7,11 +7,12 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from ..errors import DependencyError, TextError, WeightsError
+from ..errors import DependencyError, WeightsError
 from ..files import file_sha256
 from ..layers.weights import open_model
 from ..models.cnhubert import CNHubert, CNHubertConfig
 from ..models.roberta import Roberta, RobertaConfig
+from .characters import CharacterVocabulary
 
 
 class _Encoder:
@@ -67,17 +68,9 @@ class MLXCharacterEncoder(_Encoder):
         if not vocabulary.is_file():
             raise WeightsError(f"no {vocabulary.name} beside {path}: convert the encoder again")
         tokens = vocabulary.read_text(encoding="utf-8").split("\n")
-        self.ids = {token: number for number, token in enumerate(tokens)}
+        self.vocabulary = CharacterVocabulary(tokens, self.model.max_tokens)
 
     def __call__(self, norm_text: str) -> mx.array:
-        if len(norm_text) + 2 > self.model.max_tokens:
-            raise TextError(
-                f"a sentence of {len(norm_text)} characters is too long for RoBERTa, which reads"
-                f" {self.model.max_tokens - 2}: split it with punctuation or a split method other than cut0"
-            )
-        # one token a character, as the vocabulary of a Chinese BERT has it; word2ph counts on that
-        unknown = self.ids["[UNK]"]
-        ids = [self.ids["[CLS]"], *(self.ids.get(c.lower(), unknown) for c in norm_text), self.ids["[SEP]"]]
-        features = self.model(mx.array(ids)[None])[0, 1:-1]
+        features = self.model(mx.array(self.vocabulary.ids(norm_text))[None])[0, 1:-1]
         mx.eval(features)
         return features

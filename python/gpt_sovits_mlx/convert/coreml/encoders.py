@@ -1,0 +1,142 @@
+"""From an encoder's weights to its package."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from ...encoders.buckets import AUDIO_BUCKETS, TEXT_BUCKETS, AudioBucket, TextBucket
+from ...encoders.coreml import embeddings_beside
+from ...errors import WeightsError
+from ...files import file_sha256, written_whole
+from ..cnhubert import cnhubert_tensors, convert_cnhubert
+from ..output import Conversion
+from ..roberta import convert_roberta, roberta_tensors
+from ..tensors import Expected, gather, read_safetensors
+from .cnhubert import CNHubertNetwork
+from .package import build_package
+from .roberta import RobertaNetwork, embedding_tables
+
+
+@dataclass(frozen=True)
+class PackageConversion:
+    """What a conversion wrote.
+
+    Attributes:
+        package: the `.mlpackage`.
+        sha256: of the `.safetensors` with the same weights, by which voices name their encoders.
+        lengths: of its functions, in tokens or samples.
+    """
+
+    package: Path
+    sha256: str
+    lengths: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Source:
+    """An encoder's weights as the package's own converter stores them."""
+
+    path: Path
+    tensors: Mapping[str, np.ndarray]
+    config: Mapping[str, Any]
+    sha256: str
+
+
+def make_cnhubert(
+    input: Path,
+    output: Path,
+    buckets: Sequence[AudioBucket] = AUDIO_BUCKETS,
+    precision: str = "float16",
+    progress: bool = False,
+) -> PackageConversion:
+    """`convert_cnhubert_package` with a choice of lengths and of the precision."""
+    _check_output(output)
+    with open_source(input, convert_cnhubert, cnhubert_tensors) as source:
+        network = CNHubertNetwork(source.tensors, source.config)
+        metadata = _metadata("cnhubert", source, buckets, precision)
+        about = "CNHubert, the speech encoder of GPT-SoVITS: 16 kHz audio to features at 50 Hz"
+        build_package(network, buckets, output, metadata, about, precision, "CNHubert" if progress else None)
+    return PackageConversion(output, source.sha256, tuple(b.length for b in buckets))
+
+
+def make_roberta(
+    input: Path,
+    output: Path,
+    buckets: Sequence[TextBucket] | None = None,
+    precision: str = "float16",
+    progress: bool = False,
+) -> PackageConversion:
+    """`convert_roberta_package` with a choice of lengths and of the precision."""
+    _check_output(output)
+    with open_source(input, convert_roberta, roberta_tensors) as source:
+        longest = source.config["max_position_embeddings"]
+        buckets = buckets or [b for b in TEXT_BUCKETS if b.length <= longest] or [TextBucket(longest)]
+        network = RobertaNetwork(source.tensors, source.config)
+        metadata = _metadata("roberta", source, buckets, precision)
+        about = "RoBERTa, the text encoder of GPT-SoVITS: embeddings of characters to features"
+        vocabulary = source.path.with_name(f"{source.path.stem}_vocab.txt")
+        try:
+            tables = embedding_tables(source.tensors)
+            beside = {"weights_sha256": source.sha256, "vocabulary": vocabulary.read_text(encoding="utf-8")}
+            with written_whole(embeddings_beside(output)) as temporary:
+                save_file(tables, temporary, beside)
+                # only a finished package gives the tables their name
+                build_package(network, buckets, output, metadata, about, precision, "RoBERTa" if progress else None)
+        except OSError as error:
+            raise WeightsError(f"cannot write {output}: {error.strerror or error}") from None
+    return PackageConversion(output, source.sha256, tuple(b.length for b in buckets))
+
+
+@contextmanager
+def open_source(
+    input: Path, convert: Callable[..., Conversion], shapes: Callable[[Mapping[str, Any]], dict[str, Any]]
+) -> Iterator[Source]:
+    """Weights of a Hugging Face folder, which are converted first, or those that were converted before.
+
+    Raises:
+        WeightsError: it is neither.
+    """
+    config = input.with_name(f"{input.stem}_config.json")
+    if input.suffix == ".safetensors" and config.is_file():
+        yield _read(input, config, shapes)
+        return
+    with tempfile.TemporaryDirectory() as work:
+        made = convert(input, Path(work) / f"{convert.__name__.removeprefix('convert_')}.safetensors")
+        yield _read(made.weights, made.config_path, shapes)
+
+
+def _read(path: Path, config_path: Path, shapes: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Source:
+    try:
+        config = json.loads(config_path.read_text(encoding="utf-8"))
+        expected = Expected(shapes(config))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        name = f"{type(error).__name__} at {error}"
+        raise WeightsError(f"{config_path} is damaged or of another model ({name}): convert it again") from None
+    return Source(path, gather(read_safetensors(path), expected, path, None), config, file_sha256(path))
+
+
+def _metadata(
+    model: str, source: Source, buckets: Sequence[AudioBucket] | Sequence[TextBucket], precision: str
+) -> dict[str, str]:
+    return {
+        "model": model,
+        "weights_sha256": source.sha256,
+        "lengths": ",".join(str(b.length) for b in buckets),
+        "precision": precision,
+    }
+
+
+def _check_output(output: Path) -> None:
+    if output.suffix != ".mlpackage":
+        raise WeightsError(f"the output {output} must end in .mlpackage")
+    if output.is_file():
+        raise WeightsError(f"the output {output} is a file: choose another name")

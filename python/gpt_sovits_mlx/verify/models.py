@@ -1,0 +1,165 @@
+"""Text, GPT, SoVITS and the MLX encoders against the reference's own numbers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from safetensors.numpy import save_file
+
+from .. import audio
+from ..convert import convert_cnhubert, convert_roberta
+from ..convert.gpt import gpt_config, gpt_tensors
+from ..convert.source import Settings, without_prefix
+from ..convert.sovits import sovits_config
+from ..convert.sovits_tensors import Widths, is_unused, sovits_tensors
+from ..convert.tensors import Expected, Tensor, axes, gather
+from ..encoders.mlx import MLXCharacterEncoder, MLXSpeechEncoder
+from ..generation import Request, generate
+from ..layers.weights import Weights
+from ..models.sovits import SoVITS, SoVITSConfig
+from ..models.t2s import T2SConfig, TextToSemantic
+from ..runtime import backend
+from ..sampling import NoiseStream, Sampling
+from ..text import TextFrontend
+from ..voice import APPENDED_SILENCE
+from .golden import DATA, load_manifest, load_outputs, load_texts, placeholder_vocabulary, state
+from .report import Clock, Row
+
+SOURCE = Path("golden weights")
+LIMITS = {"cpu": 1e-4, "metal": 1e-3, "cuda": 1e-2}
+"""On float32 numbers of magnitude 1 to 10. GPUs sum in another order; CUDA multiplies in TF32 besides."""
+SEEDS = {"gpt_v2": 1, "sovits_v2": 3, "hubert": 1, "roberta": 1}
+
+
+@dataclass(frozen=True)
+class Array:
+    """An array as the converter's `Tensor`."""
+
+    values: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.values.shape
+
+    @property
+    def dtype(self) -> str:
+        return str(self.values.dtype)
+
+    def read(self) -> np.ndarray:
+        return self.values
+
+
+def device() -> str:
+    """Where MLX computes, for the table."""
+    return {"cpu": "MLX, CPU", "metal": "MLX, Metal", "cuda": "MLX, CUDA"}[backend()]
+
+
+def verify_text() -> Iterator[Row]:
+    frontend, texts, clock = TextFrontend(), load_texts(), Clock()
+    with clock.running():
+        wrong = sum(
+            " ".join(frontend.utterance(text["text"], text["language"]).phones) != text["phones"] for text in texts
+        )
+    yield Row("text to phones", "CPU", wrong, 0, f"of {len(texts)} texts", clock.seconds)
+
+
+def verify_gpt() -> Iterator[Row]:
+    tensors, config = _tensors("gpt_v2")
+    tensors = without_prefix(tensors, "model.")
+    settings = gpt_config(tensors, Settings(config, SOURCE), SOURCE)
+    features = axes(tensors, "bert_proj.weight", 2, SOURCE)[1]
+    shapes = gpt_tensors(settings, axes(tensors, "h.layers.0.linear1.weight", 2, SOURCE)[0], features)
+    model = TextToSemantic(T2SConfig.from_dict(settings), _weights(tensors, Expected(shapes)))
+    data, clock, stepping = load_outputs("gpt"), Clock(), Clock()
+    phones, prompt = data["phones"].astype(np.int32), data["prompt"].astype(np.int32).reshape(1, -1)
+    bert = mx.array(data["bert"].astype(np.float32)).swapaxes(1, 2)
+    with clock.running():
+        logits = np.array(model.prefill(mx.array(phones), bert, mx.array(prompt))[0])
+    difference = float(np.abs(logits - data["step0_logits"]).max())
+    yield Row("GPT, first logits", device(), difference, LIMITS[backend()], "", clock.seconds)
+    # the reference tests its limit after a token was added, with >: it allows one token more
+    limit = int(data["early_stop_num"]) + 1 or Sampling.max_tokens
+    request = Request(phones[0].tolist(), prompt[0].tolist(), NoiseStream(0, 0), bert[0])
+    with stepping.running():
+        made = generate(model, [request], Sampling(top_k=1, max_tokens=limit))[0].tokens
+    expected = data["tokens"][0, prompt.shape[1] :].tolist()
+    wrong = sum(a != b for a, b in zip(made, expected, strict=False)) + abs(len(made) - len(expected))
+    yield Row("GPT, greedy tokens", device(), wrong, 0, f"of {len(expected)} tokens", stepping.seconds)
+
+
+def verify_sovits() -> Iterator[Row]:
+    tensors, config = _tensors("sovits_v2")
+    settings = {"version": "v2", "symbols": "v2", **sovits_config("v2", Settings(config, SOURCE))}
+    shapes = sovits_tensors(settings["model"], Widths.of(tensors, SOURCE))
+    model = SoVITS(SoVITSConfig.from_dict(settings), _weights(tensors, Expected(shapes, is_unused)))
+    data, clock = load_outputs("sovits"), Clock()
+    with clock.running():
+        samples = mx.array(data["ref0_pcm32k"].astype(np.float32) / 32768)
+        style = model.style([audio.spectrogram(samples, 2048, 640)])
+        codes, phones = (mx.array(data[name].reshape(1, -1).astype(np.int32)) for name in ("codes", "phones"))
+        made = np.array(model.decode(codes, phones, style))
+    expected = data["audio"].reshape(1, -1)
+    difference = float(np.abs(made - expected).max()) if made.shape == expected.shape else float("nan")
+    yield Row("SoVITS, audio", device(), difference, LIMITS[backend()], "", clock.seconds)
+
+
+def verify_cnhubert(encoder: MLXSpeechEncoder) -> Iterator[Row]:
+    samples, data = golden_recording()
+    clock = Clock()
+    with clock.running():
+        features = np.array(encoder(samples)[0])
+    made = features[data["frames"]]
+    yield Row("CNHubert", device(), _excess(made, data["features"]), LIMITS[backend()], "", clock.seconds)
+
+
+def verify_roberta(encoder: MLXCharacterEncoder) -> Iterator[Row]:
+    data, clock = load_outputs("roberta"), Clock()
+    with clock.running():
+        features = np.array(encoder.model(mx.array(data["input_ids"].astype(np.int32)))[0])
+    yield Row("RoBERTa", device(), _excess(features, data["features"]), LIMITS[backend()], "", clock.seconds)
+
+
+def golden_recording() -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The recording that CNHubert's numbers belong to, its silence behind it, and these numbers."""
+    data = load_outputs("cnhubert")
+    spoken = data["pcm16k"].astype(np.float32) / 32768
+    return np.concatenate([spoken, np.zeros(APPENDED_SILENCE, np.float32)]), data
+
+
+def write_encoder(name: str, folder: Path) -> Path:
+    """Make an encoder's golden weights and convert them: → `folder`/<name>.safetensors."""
+    model = {"cnhubert": "hubert", "roberta": "roberta"}[name]
+    source = folder / model
+    source.mkdir(parents=True)
+    manifest = load_manifest(DATA / "manifests" / f"{model}.json")
+    save_file(dict(state(manifest, SEEDS[model])), source / "model.safetensors")
+    (source / "config.json").write_text(json.dumps(manifest["config"]), encoding="utf-8")
+    if name == "cnhubert":
+        return convert_cnhubert(source, folder / "cnhubert.safetensors").weights
+    vocabulary = "\n".join(placeholder_vocabulary(manifest["config"]["vocab_size"])) + "\n"
+    (source / "vocab.txt").write_text(vocabulary, encoding="utf-8")
+    return convert_roberta(source, folder / "roberta.safetensors").weights
+
+
+def _tensors(model: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    manifest = load_manifest(DATA / "manifests" / f"{model}.json")
+    return {name: Array(values) for name, values in state(manifest, SEEDS[model])}, manifest["config"]
+
+
+def _weights(tensors: dict[str, Tensor], expected: Expected) -> Weights:
+    arrays = gather(tensors, expected, SOURCE, "float32")
+    return Weights({name: mx.array(values) for name, values in arrays.items()}, str(SOURCE), mx.float32)
+
+
+def _excess(made: np.ndarray, stored: np.ndarray) -> float:
+    """Largest difference beyond the rounding of what is stored as float16."""
+    if made.shape != stored.shape:
+        return float("nan")
+    rounding = np.spacing(np.abs(stored)).astype(np.float32) / 2
+    return max(0.0, float((np.abs(made - stored.astype(np.float32)) - rounding).max()))

@@ -1,0 +1,137 @@
+"""The Core ML encoders behind the engine, on small models and through the interpreter: chosen, right, and refused."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpt_sovits_mlx import GPTSoVITSEngine, store
+from gpt_sovits_mlx.convert.cnhubert import cnhubert_tensors
+from gpt_sovits_mlx.convert.coreml import convert_cnhubert_package, convert_roberta_package
+from gpt_sovits_mlx.convert.coreml.interpreter import Interpreter
+from gpt_sovits_mlx.encoders.coreml import (
+    CoreMLCharacterEncoder,
+    CoreMLProgram,
+    CoreMLSpeechEncoder,
+    embeddings_beside,
+    package_beside,
+    runs_here,
+)
+from gpt_sovits_mlx.encoders.mlx import MLXCharacterEncoder, MLXSpeechEncoder
+from gpt_sovits_mlx.errors import DependencyError, GPTSoVITSError, TextError, VoiceError, WeightsError
+from gpt_sovits_mlx.store import ModelStore
+from gpt_sovits_mlx.voice import VoiceFolder
+from small_voice import CNHUBERT, make_model_folder, write
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A model folder with the packages of its small encoders."""
+    folder = make_model_folder(tmp_path_factory.mktemp("models"))
+    for name, convert in (("cnhubert", convert_cnhubert_package), ("roberta", convert_roberta_package)):
+        weights = folder / "encoders" / f"{name}.safetensors"
+        convert(weights, package_beside(weights))
+    return folder
+
+
+@pytest.fixture
+def models(made, tmp_path) -> Path:
+    """A copy that a test may damage."""
+    return shutil.copytree(made, tmp_path / "models")
+
+
+def packages(models: Path) -> tuple[Path, Path]:
+    return models / "encoders/cnhubert_ane.mlpackage", models / "encoders/roberta_ane.mlpackage"
+
+
+def test_both_encoders_equal_their_mlx_forms(made):
+    speech, characters = packages(made)
+    samples = np.random.default_rng(3).uniform(-0.3, 0.3, 70000).astype(np.float32)
+    expected = np.array(MLXSpeechEncoder(made / "encoders/cnhubert.safetensors")(samples))
+    features = np.array(CoreMLSpeechEncoder(speech, Interpreter)(samples))
+    assert features.shape == expected.shape
+    assert np.abs(features - expected).max() < 0.03
+    mlx = MLXCharacterEncoder(made / "encoders/roberta.safetensors")
+    coreml = CoreMLCharacterEncoder(characters, Interpreter)
+    assert coreml.lengths == [32, 64, 128]
+    for text in ("天", "今天天气很好", "今天天气很好" * 8, "去公园散步吧,龘" * 15):
+        assert coreml(text).shape == (len(text), 64)
+        assert np.abs(np.array(coreml(text)) - np.array(mlx(text))).max() < 0.03
+    with pytest.raises(TextError, match="127 characters is too long for RoBERTa, which reads 126"):
+        coreml("一" * 127)
+
+
+def test_a_voice_is_the_same_on_either_back_end(models):
+    folder = VoiceFolder.read(models / "voices/small")
+    loaded = {}
+    for backend in ("mlx", "coreml"):
+        (models / "voices/small/cache.safetensors").unlink(missing_ok=True)
+        loaded[backend] = ModelStore(models, None, None, backend, Interpreter).voice(folder, folder.reference)
+    mlx, coreml = (loaded[backend].conditioning for backend in ("mlx", "coreml"))
+    same = np.mean([a == b for a, b in zip(mlx.tokens, coreml.tokens, strict=True)])
+    assert same >= 0.98
+    assert np.abs(np.array(mlx.bert) - np.array(coreml.bert)).max() < 0.03
+
+
+def test_auto_takes_core_ml_on_a_mac_where_a_package_lies(models, monkeypatch):
+    folder = VoiceFolder.read(models / "voices/small")
+    assert (
+        isinstance(ModelStore(models, None, None, "auto").speech_encoder(folder), MLXSpeechEncoder) is not runs_here()
+    )
+    monkeypatch.setattr(store, "runs_here", lambda: True)
+    on_a_mac = ModelStore(models, None, None, "auto", Interpreter)
+    assert isinstance(on_a_mac.speech_encoder(folder), CoreMLSpeechEncoder)
+    shutil.rmtree(packages(models)[0])
+    assert isinstance(ModelStore(models, None, None, "auto", Interpreter).speech_encoder(folder), MLXSpeechEncoder)
+    mlx = ModelStore(models, None, None, "mlx", Interpreter)
+    assert isinstance(mlx.speech_encoder(folder), MLXSpeechEncoder)
+
+
+def test_a_package_of_other_weights_is_refused(models):
+    foreign = models / "other/cnhubert.safetensors"
+    write(foreign, cnhubert_tensors(CNHUBERT), CNHUBERT, 77)
+    convert_cnhubert_package(foreign, packages(models)[0])
+    folder = VoiceFolder.read(models / "voices/small")
+    with pytest.raises(VoiceError, match=r"made with another cnhubert .* make the package again"):
+        ModelStore(models, None, None, "coreml", Interpreter).speech_encoder(folder)
+    shutil.copytree(packages(models)[0], packages(models)[1], dirs_exist_ok=True)
+    with pytest.raises(WeightsError, match="is not a Core ML package of roberta"):
+        CoreMLCharacterEncoder(packages(models)[1], Interpreter)
+
+
+def test_missing_and_damaged_parts_are_named(models):
+    speech, characters = packages(models)
+    tables = embeddings_beside(characters)
+    with pytest.raises(DependencyError, match=r"absent\.mlpackage is missing: make it with scripts/convert_cnhubert_c"):
+        CoreMLSpeechEncoder(models / "absent.mlpackage", Interpreter)
+    (speech / "Data/com.apple.CoreML/model.mlmodel").write_bytes(b"\xff" * 100)
+    with pytest.raises(WeightsError, match="no sound Core ML package"):
+        CoreMLSpeechEncoder(speech, Interpreter)
+    tables.write_bytes(tables.read_bytes()[:-100])
+    with pytest.raises(WeightsError, match=r"cannot read .*embeddings\.safetensors .*make both again"):
+        CoreMLCharacterEncoder(characters, Interpreter)
+    tables.unlink()
+    with pytest.raises(WeightsError, match=r"cannot read .*embeddings\.safetensors .*make both again"):
+        CoreMLCharacterEncoder(characters, Interpreter)
+
+
+def test_core_ml_needs_a_mac_and_coremltools(made, monkeypatch):
+    monkeypatch.setattr(sys, "platform", "linux")
+    with pytest.raises(DependencyError, match="needs a Mac with macOS 15 or later: choose encoder_backend='mlx'"):
+        CoreMLSpeechEncoder(packages(made)[0], CoreMLProgram)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "coremltools" else find(name))
+    with pytest.raises(DependencyError, match=r"needs coremltools, which is missing: pip install"):
+        CoreMLSpeechEncoder(packages(made)[0], Interpreter)
+
+
+def test_the_engine_knows_its_back_ends(tmp_path):
+    for backend in ("auto", "mlx", "coreml"):
+        GPTSoVITSEngine(tmp_path, encoder_backend=backend)
+    with pytest.raises(GPTSoVITSError, match="choose one of auto, mlx, coreml"):
+        GPTSoVITSEngine(tmp_path, encoder_backend="ane")
