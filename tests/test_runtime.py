@@ -45,6 +45,12 @@ def test_without_openblas_one_warning_says_what_mends_it():
     assert done.stderr.count("libopenblas0-pthread") == int(LINUX_CPU)
 
 
+def test_importing_mlx_first_is_warned_of():
+    done = run("import mlx.core; from gpt_sovits_mlx import GPTSoVITSEngine; GPTSoVITSEngine()")
+    assert done.returncode == 0
+    assert done.stderr.count("mlx was imported before gpt_sovits_mlx") == int(LINUX_CPU)
+
+
 def test_folders_follow_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("GPT_SOVITS_MLX_HOME", str(tmp_path))
     assert runtime.model_home() == tmp_path and runtime.user_cache_dir() == tmp_path / "cache"

@@ -25,6 +25,10 @@ NO_OPENBLAS = (
     "OpenBLAS was not found, so MLX computes 30 to 40 times slower on this CPU:"
     " pip install 'gpt-sovits-mlx[cpu]' (or apt-get install libopenblas0-pthread) mends it"
 )
+TOO_LATE = (
+    "mlx was imported before gpt_sovits_mlx, so MLX computes 30 to 40 times slower on this CPU: call"
+    " gpt_sovits_mlx.runtime.require_mlx() first (or import GPTSoVITSEngine from gpt_sovits_mlx)"
+)
 _lock = threading.Lock()
 _blas: str | None = None
 
@@ -48,7 +52,7 @@ def model_home() -> Path:
 def require_mlx() -> None:
     """Make MLX ready: raise `DependencyError` where it is missing, load OpenBLAS where it computes on a Linux CPU.
 
-    Must run before MLX's first matrix product: its BLAS symbols are bound at their first use.
+    Must run before `mlx.core` is imported, which binds the BLAS that is loaded by then; warns where it comes late.
     """
     global _blas
     if importlib.util.find_spec("mlx") is None:
@@ -57,9 +61,10 @@ def require_mlx() -> None:
         return
     with _lock:
         if _blas is None:
+            late = "mlx.core" in sys.modules
             _blas = _load_openblas()
-            if not _blas and importlib.util.find_spec("mlx.core") is not None and backend() == "cpu":
-                warnings.warn(NO_OPENBLAS, RuntimeWarning, stacklevel=2)
+            if (late or not _blas) and backend() == "cpu":
+                warnings.warn(TOO_LATE if _blas else NO_OPENBLAS, RuntimeWarning, stacklevel=2)
 
 
 def blas_library() -> str:
