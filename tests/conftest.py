@@ -8,11 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import gpt_sovits_mlx  # noqa: F401  before any test module imports mlx.core, so that OpenBLAS is in place
 import random_weights
-from gpt_sovits_mlx.runtime import require_mlx
-
-# before any test module imports mlx.core: that binds the BLAS that is loaded by then, once and for all
-require_mlx()
 
 GOLDEN = Path(__file__).parent / "golden"
 

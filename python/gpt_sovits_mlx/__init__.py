@@ -12,6 +12,7 @@ from .errors import (
     VoiceError,
     WeightsError,
 )
+from .runtime import prepare_blas
 
 if TYPE_CHECKING:
     from .engine import GPTSoVITSEngine, SynthesisResult, synthesize
@@ -30,6 +31,8 @@ __all__ = [
     "WeightsError",
     "synthesize",
 ]
+
+prepare_blas()
 
 _LAZY = {
     "GPTSoVITSEngine": "engine",

@@ -26,11 +26,12 @@ NO_OPENBLAS = (
     " pip install 'gpt-sovits-mlx[cpu]' (or apt-get install libopenblas0-pthread) mends it"
 )
 TOO_LATE = (
-    "mlx was imported before gpt_sovits_mlx, so MLX computes 30 to 40 times slower on this CPU: call"
-    " gpt_sovits_mlx.runtime.require_mlx() first (or import GPTSoVITSEngine from gpt_sovits_mlx)"
+    "mlx was imported before gpt_sovits_mlx, so MLX computes 30 to 40 times slower on this CPU: import"
+    " gpt_sovits_mlx first"
 )
 _lock = threading.Lock()
 _blas: str | None = None
+_late = _warned = False
 
 
 def user_cache_dir() -> Path:
@@ -49,22 +50,30 @@ def model_home() -> Path:
     return Path(home).expanduser() if home else Path(platformdirs.user_data_dir("gpt-sovits-mlx"))
 
 
-def require_mlx() -> None:
-    """Make MLX ready: raise `DependencyError` where it is missing, load OpenBLAS where it computes on a Linux CPU.
+def prepare_blas() -> None:
+    """Put OpenBLAS in place on Linux, before `mlx.core` is imported: that binds the BLAS that is loaded by then.
 
-    Must run before `mlx.core` is imported, which binds the BLAS that is loaded by then; warns where it comes late.
+    The package does so when it is imported; it loads a library and nothing of MLX.
     """
-    global _blas
-    if importlib.util.find_spec("mlx") is None:
-        raise DependencyError(NO_MLX)
-    if not sys.platform.startswith("linux") or _blas is not None:
-        return
+    global _blas, _late
     with _lock:
         if _blas is None:
-            late = "mlx.core" in sys.modules
-            _blas = _load_openblas()
-            if (late or not _blas) and backend() == "cpu":
-                warnings.warn(TOO_LATE if _blas else NO_OPENBLAS, RuntimeWarning, stacklevel=2)
+            _late = "mlx.core" in sys.modules
+            wanted = sys.platform.startswith("linux") and importlib.util.find_spec("mlx") is not None
+            _blas = _load_openblas() if wanted else ""
+
+
+def require_mlx() -> None:
+    """Raise `DependencyError` where MLX is missing; warn, once, where it computes on a CPU without OpenBLAS."""
+    global _warned
+    if importlib.util.find_spec("mlx") is None:
+        raise DependencyError(NO_MLX)
+    prepare_blas()
+    if _warned or not sys.platform.startswith("linux") or (_blas and not _late):
+        return
+    _warned = True
+    if backend() == "cpu":
+        warnings.warn(TOO_LATE if _blas else NO_OPENBLAS, RuntimeWarning, stacklevel=2)
 
 
 def blas_library() -> str:
