@@ -32,7 +32,7 @@ ABILITY = {
     "demo": "It speaks plain English, about one word in six misheard by a recogniser; Chinese sentences are spoken by "
     "demo-mandarin, since this speaker's own Mandarin cannot be understood.",
     "demo-female": "It speaks plain English; Chinese sentences are spoken by demo-mandarin.",
-    "demo-mandarin": "It speaks Mandarin, about one syllable in three misheard by a weak recogniser.",
+    "demo-mandarin": "It speaks Mandarin, nearly half of the syllables misheard by a weak recogniser.",
 }
 LICENCE = "MIT; synthesisers' notices in NOTICE"
 
