@@ -193,6 +193,7 @@ def convert(options: argparse.Namespace) -> int:
     from .convert import convert_voice
     from .engine import GPTSoVITSEngine
     from .files import file_sha256
+    from .store import OFFICIAL
 
     model_dir = options.model_dir or model_home()
     if not options.output and not options.name:
@@ -208,7 +209,7 @@ def convert(options: argparse.Namespace) -> int:
         folder,
         name=options.name,
         auxiliary=options.auxiliary,
-        encoders={name: file_sha256(path) if path.is_file() else "official" for name, path in found.items()},
+        encoders={name: file_sha256(path) if path.is_file() else OFFICIAL for name, path in found.items()},
         licence=options.licence,
         card=options.card,
         dtype=options.dtype,

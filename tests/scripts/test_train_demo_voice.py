@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 from scripts.train_demo_voice import corpus, gpt, hubert, vits
 from scripts.train_demo_voice.scoring import edit_distance, median_pitch
 from scripts.train_demo_voice.speech import PHONE_ID, frame_labels
