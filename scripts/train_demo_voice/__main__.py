@@ -8,7 +8,8 @@
     python -m scripts.train_demo_voice sovits    --work W --seconds 2400
     python -m scripts.train_demo_voice listen    --work W    # speaks the evaluation sentences, word error rate
     python -m scripts.train_demo_voice export    --work W    # official-format files
-    python -m scripts.train_demo_voice recogniser --work W --seconds 600   # for evaluate_demo_voice.py
+    python -m scripts.train_demo_voice recogniser --work R --seconds 600   # for evaluate_demo_voice.py, from a
+                                                          # corpus of its own: R made with another --seed
     python -m scripts.train_demo_voice deliver   --work W --voices voices
     python -m scripts.train_demo_voice take-up   --work W    # the shipped weights, to train on from them
 
@@ -22,11 +23,16 @@ import argparse
 import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from .data import SpeechData
+
+    Codes = tuple[Tensor, Tensor]
 
 STAGES = (
     "corpus",
@@ -75,15 +81,59 @@ def make_corpus(work: Path, english: int, mandarin: int, seed: int, processes: i
     print(f"corpus: {len(rows)} rows and {len(fixed)} to evaluate with")
 
 
-def _data(work: Path, shards: int) -> SpeechData:
+def _data(work: Path, shards: Sequence[int], sound: bool = True) -> SpeechData:
     from . import corpus
     from .data import SpeechData, wait_for
-    from .speech import SHARD
 
     rows = corpus.load(work / "corpus.jsonl.gz")
-    count = -(-len(rows) // SHARD)
     symbols = json.loads((work / "symbols.json").read_text())
-    return SpeechData(wait_for(work / "speech", min(shards or count, count)), rows, symbols)
+    return SpeechData(wait_for(work / "speech", shards, "npz"), rows, symbols, sound)
+
+
+def _shards(work: Path, count: int) -> range:
+    """The numbers of the first `count` shards, or of all."""
+    from . import corpus
+    from .speech import SHARD
+
+    there = -(-len(corpus.load(work / "corpus.jsonl.gz")) // SHARD)
+    return range(min(count or there, there))
+
+
+def _write_codes(work: Path, shards: Sequence[int]) -> None:
+    """Each shard's codes, as soon as it is spoken, with and without the silence behind a reference."""
+    import torch
+
+    from . import tokenizer
+
+    model = tokenizer.load(work / "tokenizer.pt")
+    (work / "codes").mkdir(exist_ok=True)
+    used = torch.zeros(1024)
+    for number in shards:
+        data = _data(work, [number])
+        codes, prompts = tokenizer.encode(model, data, 0), tokenizer.encode(model, data, tokenizer.SILENCE)
+        temporary = work / "codes" / f"{number:03d}.tmp"
+        torch.save([t.cpu() for t in (*codes, *prompts)], temporary)
+        temporary.rename(temporary.with_suffix(".pt"))
+        used += torch.bincount(torch.cat([c[:n] for c, n in zip(*codes, strict=True)]).long(), minlength=1024).cpu()
+    share = used / used.sum()
+    perplexity = float((-(share * (share + 1e-9).log()).sum()).exp())
+    print(f"codes: {int((share > 0).sum())} used, perplexity {perplexity:.0f}", flush=True)
+
+
+def _codes(work: Path, shards: Sequence[int]) -> tuple[Codes, Codes]:
+    """Codes of the shards' utterances: (N, longest) and their lengths, without and with the silence."""
+    import torch
+
+    from .data import DEVICE, wait_for
+
+    files = [torch.load(path) for path in wait_for(work / "codes", shards, "pt")]
+
+    def join(place: int) -> Codes:
+        width = max(f[place].shape[1] for f in files)
+        rows = [torch.nn.functional.pad(f[place], (0, width - f[place].shape[1])) for f in files]
+        return torch.cat(rows).to(DEVICE), torch.cat([f[place + 1] for f in files]).to(DEVICE)
+
+    return join(0), join(2)
 
 
 def main() -> None:
@@ -101,6 +151,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=0, help="gpt, sovits: learning rate; 0 for the usual one")
     parser.add_argument("--gan-from", type=float, default=0.2, help="share of the time after which judges join")
     parser.add_argument("--scale", type=float, default=1.0, help="batch size, times this")
+    parser.add_argument("--out", type=Path, help="sovits: write here, not where it resumed")
     parser.add_argument("--only", default="", help="listen: only the sets whose name holds this")
     run(parser.parse_args())
 
@@ -134,55 +185,48 @@ def run(a: argparse.Namespace) -> None:
     if a.stage == "recogniser":
         from . import recogniser
 
-        recogniser.train_on(work / "corpus.jsonl.gz", work / "recogniser.pt", a.seconds)
+        recogniser.train_on(work / "corpus.jsonl.gz", work / "recogniser.pt", a.seconds, a.processes)
         return
     import torch
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = a.stage in ("tokenizer", "gpt", "sovits")  # the others see ever new lengths
     torch.manual_seed(a.seed)
+    shards = _shards(work, a.shards)
     if a.stage == "listen":
         from . import listen
 
-        listen.run(work, _data(work, 1), a.only, a.processes)
-        return
-    data = _data(work, a.shards)
-    if a.stage == "tokenizer":
+        listen.run(work, _data(work, shards[:1]), a.only, a.processes)
+    elif a.stage == "tokenizer":
         from . import tokenizer
 
-        training = tokenizer.TokenizerTraining(data, a.seconds)
+        training = tokenizer.TokenizerTraining(_data(work, shards), a.seconds)
         training.run()
         tokenizer.save(training.model, work / "tokenizer.pt")
-        return
-    from . import tokenizer
-
-    if a.stage == "codes":
-        model = tokenizer.load(work / "tokenizer.pt")
-        codes, prompts = tokenizer.encode(model, data, 0), tokenizer.encode(model, data, tokenizer.SILENCE)
-        torch.save((codes, prompts), work / "codes.pt")
-        share = torch.bincount(torch.cat([c[:n] for c, n in zip(*codes, strict=True)]).long(), minlength=1024).float()
-        share = share / share.sum()
-        perplexity = float((-(share * (share + 1e-9).log()).sum()).exp())
-        print(f"codes: {int((share > 0).sum())} used, perplexity {perplexity:.0f}", flush=True)
-        return
-    codes, prompts = torch.load(work / "codes.pt", map_location=data.pcm.device)
-    if a.stage == "gpt":
+    elif a.stage == "codes":
+        _write_codes(work, shards)
+    elif a.stage == "gpt":
         from . import gpt
 
-        training = gpt.GPTTraining(data, codes, prompts, rate=a.rate or 7e-4, scale=a.scale)
+        codes, prompts = _codes(work, shards)
+        training = gpt.GPTTraining(_data(work, shards, sound=False), codes, prompts, rate=a.rate or 7e-4, scale=a.scale)
         out = work / "gpt.pt"
         if resumed := out.exists():
             training.resume(out)
         training.run(a.seconds, out, warm=resumed)
     else:
-        from . import sovits
+        _train_sovits(a, shards)
 
-        book = tokenizer.load(work / "tokenizer.pt").embed
-        training = sovits.SoVITSTraining(data, codes, book, rate=a.rate or 4e-4, scale=a.scale)
-        out = work / "sovits.pt"
-        if resumed := out.exists():
-            training.resume(out)
-        training.run(a.seconds, out, 0.0 if resumed else a.gan_from, warm=resumed)
+
+def _train_sovits(a: argparse.Namespace, shards: Sequence[int]) -> None:
+    from . import sovits, tokenizer
+
+    codes, _ = _codes(a.work, shards)
+    book = tokenizer.load(a.work / "tokenizer.pt").embed
+    training = sovits.SoVITSTraining(_data(a.work, shards), codes, book, rate=a.rate or 4e-4, scale=a.scale)
+    out = a.work / "sovits.pt"
+    with_judges = out.exists() and training.resume(out)
+    training.run(a.seconds, a.out or out, 0.0 if out.exists() else a.gan_from, warm=with_judges)
 
 
 if __name__ == "__main__":

@@ -18,25 +18,27 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 HELD_OUT_EVERY = 200  # every so many rows one is kept out of all training
 
 
-def wait_for(folder: Path, shards: int, limit: float = 600) -> list[Path]:
-    """The first `shards` speech shards, as soon as they are all written (another process may be speaking)."""
+def wait_for(folder: Path, shards: Sequence[int], suffix: str, limit: float = 600) -> list[Path]:
+    """The files of `shards`, as soon as they are all written (another process may be at it)."""
+    paths = [folder / f"{number:03d}.{suffix}" for number in shards]
     start = time.time()
-    while True:
-        found = sorted(p for p in folder.glob("[0-9][0-9][0-9].npz"))
-        if len(found) >= shards:
-            return found[:shards]
+    while missing := [path for path in paths if not path.exists()]:
         if time.time() - start > limit:
-            raise TimeoutError(f"{folder} holds {len(found)} speech shards, {shards} are wanted")
+            raise TimeoutError(f"{missing[0]} is still not there: run the stage that writes it")
         time.sleep(0.5)
+    return paths
 
 
 class SpeechData:
     """Speech, frame labels and phone ids of the rows that were spoken, all on the device.
 
     Utterance u is row `row[u]` of the corpus; times are in samples at 32 kHz or frames at 50 Hz.
+    Without `sound` only lengths, speakers and phones are there: all that the GPT learns from, beside the codes.
     """
 
-    def __init__(self, shards: Sequence[Path], rows: Sequence[Row], symbol_id: dict[str, int]) -> None:
+    def __init__(
+        self, shards: Sequence[Path], rows: Sequence[Row], symbol_id: dict[str, int], sound: bool = True
+    ) -> None:
         files = [np.load(path) for path in shards]
 
         def gather(key: str) -> np.ndarray:
@@ -45,8 +47,9 @@ class SpeechData:
         def put(array: np.ndarray) -> Tensor:
             return torch.from_numpy(array).to(DEVICE)
 
-        self.pcm = put(gather("pcm"))
-        self.labels, self.tones = put(gather("labels")), put(gather("tones"))
+        if sound:
+            self.pcm = put(gather("pcm"))
+            self.labels, self.tones = put(gather("labels")), put(gather("tones"))
         samples, frames = gather("samples"), gather("frames")
         self.row = gather("row")
         self.samples, self.frames = put(samples), put(frames)

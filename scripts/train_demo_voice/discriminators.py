@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import weight_norm
 
+from .graphs import beside
+
 PERIODS = (2, 3, 5, 7, 11)
 
 
@@ -36,7 +38,8 @@ class ScaleDiscriminator(nn.Module):
         super().__init__()
         c = [int(n * width) for n in (16, 64, 256, 1024, 1024)]
         layers = [nn.Conv1d(1, c[0], 15, 1, 7)]
-        layers += [nn.Conv1d(c[i], c[i + 1], 41, 4, 20, groups=4 ** (i + 1)) for i in range(3)]
+        # not in groups, as HiFi-GAN has them: at this width grouped kernels take five times as long
+        layers += [nn.Conv1d(c[i], c[i + 1], 41, 4, 20) for i in range(3)]
         layers += [nn.Conv1d(c[3], c[4], 5, 1, 2)]
         self.convs = nn.ModuleList(weight_norm(layer) for layer in layers)
         self.last = weight_norm(nn.Conv1d(c[4], 1, 3, 1, 1))
@@ -57,7 +60,7 @@ class Discriminators(nn.Module):
         self.parts = nn.ModuleList([*periods, ScaleDiscriminator(width)])
 
     def forward(self, audio: Tensor) -> list[list[Tensor]]:
-        return [part(audio) for part in self.parts]
+        return beside(audio, list(self.parts))
 
 
 def judge_loss(maps: list[list[Tensor]], real: int) -> Tensor:

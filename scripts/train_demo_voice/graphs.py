@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,34 @@ def capture(step: Step, warm_up: int = 3) -> Step:
         return out
 
     return replay
+
+
+_lanes: list[torch.cuda.Stream] = []
+
+
+def beside(x: Tensor, branches: Sequence[Callable[[Tensor], list[Tensor]]], *also: Tensor) -> list[list[Tensor]]:
+    """What each of `branches` makes of `x`. On CUDA they run side by side, each in a stream of its own: none of
+    them fills the device alone. The backward pass follows the streams of the forward pass.
+
+    `also` are other tensors that the branches read: their memory must not be given away meanwhile.
+    """
+    if not x.is_cuda:
+        return [branch(x) for branch in branches]
+    while len(_lanes) < len(branches):
+        _lanes.append(torch.cuda.Stream())
+    here = torch.cuda.current_stream()
+    made = []
+    for lane, branch in zip(_lanes, branches, strict=False):
+        lane.wait_stream(here)
+        for tensor in (x, *also):
+            tensor.record_stream(lane)
+        with torch.cuda.stream(lane):
+            made.append(branch(x))
+    for lane, out in zip(_lanes, made, strict=False):
+        here.wait_stream(lane)
+        for tensor in out:
+            tensor.record_stream(here)
+    return made
 
 
 def optimiser(

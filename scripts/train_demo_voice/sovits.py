@@ -76,8 +76,8 @@ class SoVITSTraining:
         self.read_out = nn.Conv1d(self.model.size.hidden, MELS[0][2], 1).to(DEVICE)
         self.average = Average(self.model, 0.9985)
         self.learning_rate = torch.tensor(rate, device=DEVICE)
-        learned = [*self.model.parameters(), *self.read_out.parameters()]
-        self.optimiser = optimiser(learned, self.learning_rate, (0.8, 0.99), 0.01)
+        self.learned = [*self.model.parameters(), *self.read_out.parameters()]
+        self.optimiser = optimiser(self.learned, self.learning_rate, (0.8, 0.99), 0.01)
         self.judge_optimiser = optimiser(list(self.judges.parameters()), self.learning_rate, (0.8, 0.99), 0.01)
         self.mel = LogMel()
         keep = data.train & (self.code_count >= SLICE // 2)
@@ -125,29 +125,22 @@ class SoVITSTraining:
         }
         total = 45 * parts["mel"] + 10 * parts["read-out"]
         if adversarial:
-            parts["judge"] = self._judge_step(real, fake.detach())
-            self.judges.requires_grad_(False)  # their gradients are not wanted while they judge
             with torch.autocast(DEVICE, torch.bfloat16, enabled=DEVICE == "cuda"):
                 maps = self.judges(torch.cat([real, fake]))
+            parts["judge"] = judge_loss(maps, sounded)
             parts["fool"], parts["features"] = fooling_loss(maps, sounded)
             total = total + parts["fool"] + 2 * parts["features"]
-            self.judges.requires_grad_(True)
+            # one forward pass serves both sides: the judges' gradients are of their loss, the model's of its own
+            self.judge_optimiser.zero_grad(set_to_none=True)
+            parts["judge"].backward(inputs=list(self.judges.parameters()), retain_graph=True)
         self.optimiser.zero_grad(set_to_none=True)
-        total.backward()
+        total.backward(inputs=self.learned)
+        if adversarial:
+            self.judge_optimiser.step()
         nn.utils.clip_grad_norm_(self.model.parameters(), 500.0)
         self.optimiser.step()
         self.average.update()
         return {k: v.detach() for k, v in parts.items()}
-
-    def _judge_step(self, real: Tensor, fake: Tensor) -> Tensor:
-        self.judge_optimiser.zero_grad(set_to_none=True)
-        with torch.autocast(DEVICE, torch.bfloat16, enabled=DEVICE == "cuda"):
-            maps = self.judges(torch.cat([real, fake]))
-        loss = judge_loss(maps, len(real))
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.judges.parameters(), 500.0)
-        self.judge_optimiser.step()
-        return loss
 
     def run(self, seconds: float, out: Path, gan_from: float, warm: bool = False, every: float = 60) -> None:
         """Train for `seconds`, with discriminators after the share `gan_from` of it; weights go to `out`.
@@ -186,16 +179,17 @@ class SoVITSTraining:
         judges |= {f"read_out.{k}": v for k, v in self.read_out.state_dict().items()}
         save(judges, out.with_suffix(".judges.pt"))
 
-    def resume(self, path: Path) -> None:
-        """Take up the weights that an earlier run left at `path`."""
+    def resume(self, path: Path) -> bool:
+        """Take up the weights that an earlier run left at `path`; False where its discriminators are not there."""
         state = {k: v.float() for k, v in torch.load(path, map_location=DEVICE).items()}
         self.model.load_state_dict(state)
         training = path.with_suffix(".judges.pt")
-        if training.exists():  # a shipped voice has none: they start anew
+        if there := training.exists():  # a shipped voice has none: they start anew
             beside = {k: v.float() for k, v in torch.load(training, map_location=DEVICE).items()}
             self.judges.load_state_dict({k[7:]: v for k, v in beside.items() if k.startswith("judges.")})
             self.read_out.load_state_dict({k[9:]: v for k, v in beside.items() if k.startswith("read_out.")})
         self.average.restart()
+        return there
 
 
 def load(path: Path) -> SoVITS:

@@ -65,19 +65,19 @@ class Speaker:
 
 
 SPEAKERS = (
-    Speaker("rms", "flite", "rms", "en", 0.34),
-    Speaker("slt", "festival", "cmu_us_slt_arctic_hts", "en", 0.28),
-    Speaker("awb", "flite", "awb", "en", 0.12),
-    Speaker("rms-high", "flite", "rms", "en", 0.05, 1.15),
-    Speaker("slt-low", "festival", "cmu_us_slt_arctic_hts", "en", 0.05, 0.88),
-    Speaker("awb-high", "flite", "awb", "en", 0.05, 1.22),
-    Speaker("espeak-m", "espeak", "en-us", "en", 0.06),
-    Speaker("espeak-f", "espeak", "en-us+f2", "en", 0.05),
-    Speaker("espeak-m", "espeak", "cmn-latn-pinyin", "zh", 0.36),
-    Speaker("espeak-f", "espeak", "cmn-latn-pinyin+f2", "zh", 0.34),
-    Speaker("espeak-m3", "espeak", "cmn-latn-pinyin+m3", "zh", 0.10),
-    Speaker("espeak-f4", "espeak", "cmn-latn-pinyin+f4", "zh", 0.10),
-    Speaker("espeak-m-low", "espeak", "cmn-latn-pinyin", "zh", 0.10, 0.9),
+    Speaker("rms", "flite", "rms", "en", 0.44),
+    Speaker("slt", "festival", "cmu_us_slt_arctic_hts", "en", 0.26),
+    Speaker("awb", "flite", "awb", "en", 0.10),
+    Speaker("rms-high", "flite", "rms", "en", 0.04, 1.15),
+    Speaker("slt-low", "festival", "cmu_us_slt_arctic_hts", "en", 0.04, 0.88),
+    Speaker("awb-high", "flite", "awb", "en", 0.04, 1.22),
+    Speaker("espeak-m", "espeak", "en-us", "en", 0.04),
+    Speaker("espeak-f", "espeak", "en-us+f2", "en", 0.04),
+    Speaker("espeak-m", "espeak", "cmn-latn-pinyin", "zh", 0.26),
+    Speaker("espeak-f", "espeak", "cmn-latn-pinyin+f2", "zh", 0.50),
+    Speaker("espeak-m3", "espeak", "cmn-latn-pinyin+m3", "zh", 0.08),
+    Speaker("espeak-f4", "espeak", "cmn-latn-pinyin+f4", "zh", 0.08),
+    Speaker("espeak-m-low", "espeak", "cmn-latn-pinyin", "zh", 0.08, 0.9),
 )
 SPEAKER_NAMES = tuple(dict.fromkeys(s.name for s in SPEAKERS))
 
@@ -271,6 +271,7 @@ def assign(rows: Sequence[Row], seed: int = 7) -> np.ndarray:
 
 
 SHARD = 4000
+LONGEST = 60 * SAMPLE_RATE  # samples of an utterance that is kept
 
 
 def synthesise(rows: Sequence[Row], out: Path, processes: int, shards: Sequence[int] = (), chunk: int = 16) -> None:
@@ -294,8 +295,10 @@ def synthesise(rows: Sequence[Row], out: Path, processes: int, shards: Sequence[
             rank = sorted(range(len(jobs)), key=lambda j: SPEAKERS[jobs[j][0]].engine != "festival")
             results = [u for us in pool.imap(speak_chunk, [jobs[j] for j in rank], chunksize=1) for u in us]
             numbers = np.concatenate([parts[j] for j in rank])
-            spoken = [u for u in results if u is not None]
-            done = np.array([n for n, u in zip(numbers, results, strict=True) if u is not None])
+            # once in some 80,000 utterances a synthesiser talks on for hours
+            fine = [u is not None and len(u.pcm) <= LONGEST for u in results]
+            spoken = [u for u, keep in zip(results, fine, strict=True) if u is not None and keep]
+            done = numbers[np.array(fine)]
             names = [SPEAKER_NAMES.index(SPEAKERS[voice[j]].name) for j in done]
             temporary = out / f"{number:03d}.tmp.npz"
             np.savez(

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import weight_norm
 
+from .graphs import beside
+
 warnings.filterwarnings("ignore", message=".*weight_norm.*", category=FutureWarning)
 
 HOP = 640
@@ -161,8 +163,14 @@ class TextEncoder(nn.Module):
         self, quantised: Tensor, mask: Tensor, text: Tensor, text_mask: Tensor, style: Tensor
     ) -> tuple[Tensor, Tensor]:
         """(B, D, T) at 50 Hz and phones (B, X) -> mean and log standard deviation (B, hidden, T)."""
-        y = self.encoder_ssl(self.ssl_proj(quantised) * mask, mask)
-        t = self.encoder_text(self.text_embedding(text).transpose(1, 2), text_mask)
+        (y,), (t,) = beside(
+            quantised,
+            [
+                lambda q: [self.encoder_ssl(self.ssl_proj(q) * mask, mask)],
+                lambda _: [self.encoder_text(self.text_embedding(text).transpose(1, 2), text_mask)],
+            ],
+            mask, text, text_mask,
+        )  # fmt: skip
         y = self.encoder2(self.mrte(y, t, text_mask, style), mask)
         mean, scale = self.proj(y).float().chunk(2, 1)
         return mean * mask, scale * mask
@@ -258,7 +266,8 @@ class Generator(nn.Module):
         for i, up in enumerate(self.ups):
             x = up(F.leaky_relu(x, 0.1))
             blocks = self.resblocks[i * self.kernels : (i + 1) * self.kernels]
-            x = torch.stack([block(x) for block in blocks]).sum(0) / self.kernels  # type: ignore[operator]
+            heard = beside(x, [lambda x, block=block: [block(x)] for block in blocks])
+            x = torch.stack([x for (x,) in heard]).sum(0) / self.kernels
         return torch.tanh(self.conv_post(F.leaky_relu(x)).float())[:, 0]
 
 
