@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import soundfile
 
@@ -46,6 +47,21 @@ def test_speaks_an_argument_a_file_and_standard_input(model_dir, tmp_path):
     assert made[0] == made[1] == made[2]
     plain = run(text, "-o", tmp_path / "d.flac", "--voice", "small", home=model_dir)
     assert "s of speech" in plain.stdout and "real-time factor" in plain.stdout
+
+
+def test_streams_to_standard_output(model_dir, tmp_path):
+    common = ("今天天气很好。", "--voice", "small", "--seed", "1")
+    assert run(*common, "-o", tmp_path / "whole.wav", home=model_dir).returncode == 0
+    whole, rate = soundfile.read(tmp_path / "whole.wav", dtype="int16")
+    command = [sys.executable, "-m", "gpt_sovits_mlx.cli", *common, "--stream", "--model-dir", str(model_dir)]
+    done = subprocess.run(command, capture_output=True, timeout=300)
+    assert done.returncode == 0 and b"cut off" in done.stderr  # the random voice never ends by itself
+    (tmp_path / "streamed.wav").write_bytes(done.stdout)
+    streamed, streamed_rate = soundfile.read(tmp_path / "streamed.wav", dtype="int16")
+    assert streamed_rate == rate and streamed.shape == whole.shape
+    assert np.corrcoef(streamed, whole)[0, 1] > 0.99
+    fails(run(*common, "--stream", "--json", home=model_dir), "--stream", "--json")
+    assert run(*common, "--stream", "-o", tmp_path / "whole.wav").returncode == 2
 
 
 def test_lists_voices(model_dir):

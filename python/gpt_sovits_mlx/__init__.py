@@ -15,11 +15,13 @@ from .errors import (
 from .runtime import prepare_blas
 
 if TYPE_CHECKING:
-    from .engine import GPTSoVITSEngine, SynthesisResult, synthesize
+    from .engine import GPTSoVITSEngine, synthesize
+    from .result import AudioChunk, SynthesisResult
     from .voice import Voice
 
 __version__ = "0.1.0"
 __all__ = [
+    "AudioChunk",
     "AudioError",
     "DependencyError",
     "GPTSoVITSEngine",
@@ -36,7 +38,8 @@ prepare_blas()
 
 _LAZY = {
     "GPTSoVITSEngine": "engine",
-    "SynthesisResult": "engine",
+    "AudioChunk": "result",
+    "SynthesisResult": "result",
     "synthesize": "engine",
     "Voice": "voice",
 }

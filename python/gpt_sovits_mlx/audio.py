@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from pathlib import Path
 
 import mlx.core as mx
@@ -57,6 +58,18 @@ def write(path: str | Path, samples: np.ndarray, rate: int, subtype: str | None 
             soundfile.write(str(temporary), np.clip(samples, -1, 1), rate, format=kind, subtype=fitting)
     except (OSError, soundfile.SoundFileError, RuntimeError) as error:
         raise AudioError(f"cannot write {path}: {error}") from None
+
+
+def pcm16(samples: np.ndarray) -> bytes:
+    """(samples,) float within ±1 as 16-bit little-endian integers."""
+    return (np.clip(samples, -1, 1) * 32767).round().astype("<i2").tobytes()
+
+
+def wave_header(rate: int) -> bytes:
+    """The head of a mono 16-bit WAV of unknown length, for `pcm16` to follow in a stream."""
+    unknown = 0xFFFFFFFF
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16)
+    return struct.pack("<4sI4s", b"RIFF", unknown, b"WAVE") + form + struct.pack("<4sI", b"data", unknown)
 
 
 def resample_for_encoder(samples: np.ndarray, rate: int) -> np.ndarray:

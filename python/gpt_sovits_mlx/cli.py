@@ -7,7 +7,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,9 @@ def _add_speak(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("text", nargs="?", help="the text, or - for standard input")
     add("-f", "--file", type=Path, help="read the text from a UTF-8 file")
-    add("-o", "--output", type=Path, default=Path("out.wav"), help="audio to write: .wav, .flac, .ogg (out.wav)")
+    to = parser.add_mutually_exclusive_group().add_argument
+    to("-o", "--output", type=Path, default=Path("out.wav"), help="audio to write: .wav, .flac, .ogg (out.wav)")
+    to("--stream", action="store_true", help="write a WAV to standard output while it is spoken")
     add("-v", "--voice", default="demo", help="name of a voice, or path of its folder (demo)")
     add("-l", "--language", choices=LANGUAGES, default="auto", help="language of the text (auto)")
     add("--reference", type=Path, help="another recording of 3 to 10 s to imitate")
@@ -144,6 +146,8 @@ def speak(options: argparse.Namespace) -> int:
     from .engine import GPTSoVITSEngine
 
     text = _text(options)
+    if options.stream and (options.json or sys.stdout.isatty()):
+        raise GPTSoVITSError("--stream writes audio to standard output: pipe it to a player or a file, without --json")
     if options.output.exists() and options.output.is_dir():
         raise GPTSoVITSError(f"{options.output} is a folder: name a file to write")
     engine = GPTSoVITSEngine(options.model_dir, options.dtype, options.lexicon, options.encoder_backend)
@@ -154,14 +158,15 @@ def speak(options: argparse.Namespace) -> int:
         name: getattr(options, name)
         for name in ("speed", "seed", "top_k", "top_p", "temperature", "repetition_penalty", "pause")
     }
+    if options.stream:
+        return _stream(engine.stream(text, options.language, voice, split_method=options.split, **settings))
     with _Progress(not options.quiet) as progress:
         result = engine.synthesize(
             text, options.language, voice, split_method=options.split, progress=progress.update, **settings
         )
     result.save(options.output)
     for sentence in result.sentences:
-        if not sentence.ended:
-            print(f"warning: cut off at the limit of tokens: {sentence.text}", file=sys.stderr)
+        _warn_if_cut_off(sentence)
     if options.json:
         print(json.dumps(_summary(result, options.output), ensure_ascii=False))
     elif not options.quiet:
@@ -170,6 +175,25 @@ def speak(options: argparse.Namespace) -> int:
             f" (real-time factor {result.real_time_factor:.2f}, seed {result.seed})"
         )
     return 0
+
+
+def _stream(chunks: Iterable[Any]) -> int:
+    """Write chunks of audio to standard output as they come."""
+    from .audio import pcm16, wave_header
+
+    for chunk in chunks:
+        if chunk.start == 0:
+            sys.stdout.buffer.write(wave_header(chunk.sample_rate))
+        sys.stdout.buffer.write(pcm16(chunk.audio))
+        sys.stdout.buffer.flush()
+        if chunk.sentence is not None:
+            _warn_if_cut_off(chunk.sentence)
+    return 0
+
+
+def _warn_if_cut_off(sentence: Any) -> None:
+    if not sentence.ended:
+        print(f"warning: cut off at the limit of tokens: {sentence.text}", file=sys.stderr)
 
 
 def voices(options: argparse.Namespace) -> int:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
-from . import audio
+from .encoders import CharacterEncoder
 from .errors import AudioError, GPTSoVITSError, VoiceError
-from .generation import Generation, Request, generate
+from .generation import Generation, generate
+from .result import AudioChunk, Sentence, SynthesisResult
 from .runtime import model_home
-from .sampling import NoiseStream, Sampling
+from .script import Script
 from .store import ModelStore
-from .text import Utterance
-from .voice import Reference, Voice, VoiceFolder, find_voice, voice_paths
+from .streaming import SentenceVocoder, stream
+from .voice import Reference, Voice, VoiceFolder, character_features, find_voice, voice_paths
 
 DTYPES = {"auto": None, "float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 ENCODER_BACKENDS = ("auto", "mlx", "coreml")
@@ -28,58 +27,6 @@ BATCH = 16
 """Sentences decoded together; more would hold memory for little speed."""
 Progress = Callable[[str, int, int], None]
 """Called with the stage ("gpt", "vocoder"), the sentences done and those there are."""
-
-
-@dataclass(frozen=True)
-class Sentence:
-    """A sentence of a result.
-
-    Attributes:
-        text: as it was split from the text.
-        start, end: seconds in the result, the pause behind it left out.
-        tokens: how many semantic tokens it took (25 a second at speed 1).
-        ended: false where it reached `max_tokens` and was cut off.
-    """
-
-    text: str
-    start: float
-    end: float
-    tokens: int
-    ended: bool
-
-
-@dataclass(frozen=True)
-class SynthesisResult:
-    """Speech.
-
-    Attributes:
-        audio: (samples,) float32 within ±1.
-        sample_rate: in Hz.
-        duration: in seconds.
-        timing: milliseconds by stage: text_processing, bert_encoding, gpt_generation, vocoder, total.
-        sentences: where each sentence lies in the audio.
-        seed: says the same again with the same settings.
-    """
-
-    audio: np.ndarray
-    sample_rate: int
-    duration: float
-    timing: dict[str, float]
-    sentences: tuple[Sentence, ...]
-    seed: int
-
-    @property
-    def real_time_factor(self) -> float:
-        """Seconds of work for a second of audio."""
-        return self.timing["total"] / 1000 / self.duration if self.duration else 0.0
-
-    def save(self, path: str | Path) -> None:
-        """Write the audio in the format that the name's ending says (.wav, .flac, .ogg, …).
-
-        Raises:
-            AudioError: the format is unknown or the file cannot be written.
-        """
-        audio.write(path, self.audio, self.sample_rate)
 
 
 class GPTSoVITSEngine:
@@ -198,31 +145,25 @@ class GPTSoVITSEngine:
             VoiceError, DependencyError: see `load_voice`.
         """
         start = time.perf_counter()
-        if not 0.3 <= speed <= 3:
-            raise GPTSoVITSError(f"speed is {speed}: it must be from 0.3 to 3")
-        if not 0 <= pause <= 60:
-            raise GPTSoVITSError(f"pause is {pause} s: it must be from 0 to 60")
-        voice = self._resolve(voice)
-        given = {
+        drawn = {
             "top_k": top_k,
             "top_p": top_p,
             "temperature": temperature,
             "repetition_penalty": repetition_penalty,
             "max_tokens": max_tokens,
         }
-        sampling = replace(_sampling(voice), **{k: v for k, v in given.items() if v is not None})
-        seed = secrets.randbits(32) if seed is None else seed
-        utterances = voice.frontend.utterances(text, language, split_method)
+        script = Script.of(self._resolve(voice), text, language, split_method, speed, pause, seed, drawn)
         texted = time.perf_counter()
-        speakers = [voice.speaker(u) for u in utterances]
         features = [
-            self._store.features(s.folder, u, s.gpt.bert_width) for s, u in zip(speakers, utterances, strict=True)
+            character_features(utterance, encoder, speaker.gpt.bert_width)
+            for speaker, utterance, encoder in zip(
+                script.speakers, script.utterances, self._character_encoders(script), strict=True
+            )
         ]
         encoded = time.perf_counter()
-        generations = self._tokens(speakers, utterances, features, sampling, seed, progress)
+        generations = _decode(script, features, progress)
         decoded = time.perf_counter()
-        pieces = self._audio(speakers, utterances, generations, speed, seed, progress)
-        samples, sentences = _join(utterances, generations, pieces, voice.sample_rate, pause)
+        samples, sentences = _vocode(script, generations, progress)
         end = time.perf_counter()
         marks = {
             "text_processing": texted - start,
@@ -232,60 +173,51 @@ class GPTSoVITSEngine:
             "total": end - start,
         }
         timing = {stage: 1000 * seconds for stage, seconds in marks.items()}
-        duration = len(samples) / voice.sample_rate
-        return SynthesisResult(samples, voice.sample_rate, duration, timing, sentences, seed)
+        rate = script.voice.sample_rate
+        return SynthesisResult(samples, rate, len(samples) / rate, timing, sentences, script.seed)
 
-    def _tokens(
+    def stream(
         self,
-        speakers: Sequence[Voice],
-        utterances: Sequence[Utterance],
-        features: Sequence[mx.array | None],
-        sampling: Sampling,
-        seed: int,
-        progress: Progress | None,
-    ) -> list[Generation]:
-        """Decode the sentences of a text in batches, one speaker at a time."""
-        results: dict[int, Generation] = {}
-        for speaker in dict.fromkeys(map(id, speakers)):
-            mine = [i for i, s in enumerate(speakers) if id(s) == speaker]
-            for first in range(0, len(mine), BATCH):
-                batch = mine[first : first + BATCH]
-                requests = [_request(speakers[i], utterances[i], features[i], NoiseStream(seed, i)) for i in batch]
-                made = generate(speakers[batch[0]].gpt, requests, sampling)
-                results |= dict(zip(batch, made, strict=True))
-                if progress:
-                    progress("gpt", len(results), len(utterances))
-        return [results[i] for i in range(len(utterances))]
+        text: str,
+        language: str = "auto",
+        voice: Voice | str | None = None,
+        *,
+        speed: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        temperature: float | None = None,
+        repetition_penalty: float | None = None,
+        max_tokens: int | None = None,
+        seed: int | None = None,
+        split_method: str = "cut5",
+        pause: float = 0.3,
+    ) -> Generator[AudioChunk, None, None]:
+        """Speak a text in chunks, the first of them after 16 tokens (0.64 s of speech), later ones larger.
 
-    def _audio(
-        self,
-        speakers: Sequence[Voice],
-        utterances: Sequence[Utterance],
-        generations: Sequence[Generation],
-        speed: float,
-        seed: int,
-        progress: Progress | None,
-    ) -> list[np.ndarray]:
-        """Vocode sentence by sentence."""
-        pieces = []
-        for index, (speaker, utterance, generation) in enumerate(zip(speakers, utterances, generations, strict=True)):
-            sovits = speaker.sovits
-            # a sentence that ended at once still gets a frame to vocode, as in the reference
-            tokens = generation.tokens or [0]
-            shape = (1, sovits.latent_frames(len(tokens), speed), sovits.latent_width)
-            samples = sovits.decode(
-                mx.array([tokens]),
-                mx.array([utterance.phone_ids]),
-                speaker.conditioning.style,
-                speed,
-                NoiseStream(seed, index).normal(shape),
-            )
-            piece = np.array(samples[0])
-            peak = np.abs(piece).max(initial=0)
-            pieces.append(piece / peak if peak > 1 else piece)
-            if progress:
-                progress("vocoder", index + 1, len(utterances))
-        return pieces
+        The work is done when a chunk is asked for, so a player should take chunks ahead of what it plays. Closing
+        the generator ends it. The chunks amount to what `synthesize` makes of the same arguments, which are
+        explained there: the same tokens and the same length, the sound all but the same (at a speed other than 1
+        up to 20 ms away from its place in the sentence).
+
+        Raises:
+            TextError, VoiceError, DependencyError: see `synthesize`; before the first chunk is asked for.
+        """
+        drawn = {
+            "top_k": top_k,
+            "top_p": top_p,
+            "temperature": temperature,
+            "repetition_penalty": repetition_penalty,
+            "max_tokens": max_tokens,
+        }
+        script = Script.of(self._resolve(voice), text, language, split_method, speed, pause, seed, drawn)
+        return stream(script, self._character_encoders(script))
+
+    def _character_encoders(self, script: Script) -> list[CharacterEncoder | None]:
+        """Who reads the Chinese characters of each sentence."""
+        return [
+            self._store.character_encoder(speaker.folder, utterance)
+            for speaker, utterance in zip(script.speakers, script.utterances, strict=True)
+        ]
 
     def _resolve(self, voice: Voice | str | None) -> Voice:
         if isinstance(voice, Voice):
@@ -334,45 +266,32 @@ def shipped_voices() -> Path:
     return inside if inside.is_dir() else package.parent.parent / "voices"
 
 
-def _sampling(voice: Voice) -> Sampling:
-    """What the voice recommends, else the reference's defaults."""
-    known = Sampling.__dataclass_fields__
-    unknown = set(voice.folder.defaults) - set(known)
-    if unknown:
-        raise VoiceError(f"{voice.folder.path / 'voice.json'}: unknown defaults {', '.join(sorted(unknown))}")
-    return Sampling(**voice.folder.defaults)
+def _decode(script: Script, features: Sequence[mx.array | None], progress: Progress | None) -> list[Generation]:
+    """Decode the sentences of a text in batches, one speaker at a time."""
+    results: dict[int, Generation] = {}
+    for speaker in dict.fromkeys(map(id, script.speakers)):
+        mine = [i for i, s in enumerate(script.speakers) if id(s) == speaker]
+        for first in range(0, len(mine), BATCH):
+            batch = mine[first : first + BATCH]
+            requests = [script.request(i, features[i]) for i in batch]
+            made = generate(script.speakers[batch[0]].gpt, requests, script.sampling)
+            results |= dict(zip(batch, made, strict=True))
+            if progress:
+                progress("gpt", len(results), len(script.utterances))
+    return [results[i] for i in range(len(script.utterances))]
 
 
-def _request(voice: Voice, utterance: Utterance, features: mx.array | None, noise: NoiseStream) -> Request:
-    """The prompt's phones and features, then the sentence's."""
-    prompt = voice.conditioning
-    phones = [*prompt.phones, *utterance.phone_ids]
-    bert = None
-    if features is not None or prompt.bert is not None:
-        width = voice.gpt.bert_width
-        parts = [
-            mx.zeros((count, width)) if part is None else part
-            for part, count in ((prompt.bert, len(prompt.phones)), (features, len(utterance.phone_ids)))
-        ]
-        bert = mx.concatenate(parts)
-    return Request(phones, prompt.tokens, noise, bert)
-
-
-def _join(
-    utterances: Sequence[Utterance],
-    generations: Sequence[Generation],
-    pieces: Sequence[np.ndarray],
-    rate: int,
-    pause: float,
+def _vocode(
+    script: Script, generations: Sequence[Generation], progress: Progress | None
 ) -> tuple[np.ndarray, tuple[Sentence, ...]]:
-    """All sentences, each with its pause behind it, and where they lie."""
-    silence = np.zeros(int(rate * pause), np.float32)
+    """Vocode sentence by sentence: all of them, each with its pause behind it, and where they lie."""
+    silence = script.silence()
     sentences, parts, position = [], [], 0
-    for utterance, generation, piece in zip(utterances, generations, pieces, strict=True):
-        end = position + len(piece)
-        sentences.append(
-            Sentence(utterance.text, position / rate, end / rate, len(generation.tokens), generation.ended)
-        )
-        parts += [piece, silence]
-        position = end + len(silence)
+    for index, generation in enumerate(generations):
+        samples = SentenceVocoder(script, index)(generation.tokens, last=True)
+        sentences.append(script.sentence(index, position, len(samples), generation))
+        parts += [samples, silence]
+        position += len(samples) + len(silence)
+        if progress:
+            progress("vocoder", index + 1, len(generations))
     return np.concatenate(parts), tuple(sentences)

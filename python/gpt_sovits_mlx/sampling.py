@@ -103,9 +103,9 @@ def sample(
 
 
 class NoiseStream:
-    """Exponential variates for one sentence: a function of (seed, index of the sentence, step) alone.
+    """All variates of one sentence: functions of (seed, index of the sentence, step or frame) alone.
 
-    So a sentence gets the same tokens alone, in a batch and streamed.
+    So a sentence gets the same tokens and the same sound alone, in a batch and streamed.
     """
 
     BLOCK = 64
@@ -119,9 +119,14 @@ class NoiseStream:
         # never 0, which would turn a token of probability 0 into nan
         return mx.maximum(-mx.log1p(-uniform), 1e-10)
 
-    def normal(self, shape: tuple[int, ...]) -> mx.array:
-        """Standard normal variates for the vocoder's latent."""
-        return mx.random.normal(shape, key=self.key("latent"))
+    def latent(self, frames: int, width: int) -> mx.array:
+        """Standard normal variates (1, frames, width) for the vocoder's latent.
+
+        A frame's variates depend on its position alone, not on how many frames there are.
+        """
+        numbers = range(-(-frames // self.BLOCK))
+        blocks = [mx.random.normal((self.BLOCK, width), key=self.key(f"latent/{n}")) for n in numbers]
+        return mx.concatenate(blocks)[None, :frames]
 
     def key(self, purpose: str) -> mx.array:
         digest = hashlib.blake2b(f"{self.seed}/{self.index}/{purpose}".encode(), digest_size=8).digest()

@@ -125,10 +125,6 @@ class ModelStore:
         _check_encoder(folder, "roberta", encoder, path)
         return encoder
 
-    def features(self, folder: VoiceFolder, utterance: Utterance, width: int) -> mx.array | None:
-        """BERT features of an utterance's phones (n, width), `None` where all are zero."""
-        return character_features(utterance, self.character_encoder(folder, utterance), width)
-
     def _make_voice(self, folder: VoiceFolder, reference: Reference) -> Voice:
         gpt = self.gpt(folder.weights / "gpt.safetensors")
         sovits = self.sovits(folder.weights / "sovits.safetensors")
@@ -159,7 +155,7 @@ class ModelStore:
             return Conditioning((), (), None, style)
         tokens = prompt_tokens(sovits, self.speech_encoder(folder), reference)
         transcript = frontend.utterance(reference.text, reference.language)
-        bert = self.features(folder, transcript, gpt.bert_width)
+        bert = character_features(transcript, self.character_encoder(folder, transcript), gpt.bert_width)
         return Conditioning(tokens, tuple(transcript.phone_ids), bert, style)
 
     def _encoder_path(self, folder: VoiceFolder, name: str) -> Path:

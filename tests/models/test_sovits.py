@@ -67,3 +67,16 @@ def test_latent_frames_are_those_of_the_audio(case):
         frames = model.latent_frames(codes.shape[1], speed)
         noise = mx.random.normal((1, frames, model.latent_width))
         assert model.decode(codes, phones, style, speed, noise).shape[1] == frames * 640
+
+
+def test_reach_is_what_a_frames_samples_depend_on(case):
+    """A frame changes nothing beyond its reach, and the generator's reach is tight."""
+    model, _, style, _ = case
+    middle = model.reach + 2
+    z = mx.random.normal((1, 2 * middle + 1, model.latent_width), key=mx.random.key(1))
+    other = z + (mx.arange(z.shape[1]) == middle)[None, :, None] * 10.0
+    for run, reach, tight in ((model.generator, model.generator.reach, True), (model.vocode, model.reach, False)):
+        change = np.abs(np.array(run(other, style) - run(z, style))).reshape(z.shape[1], -1).max(axis=1)
+        first, *_, last = np.nonzero(change)[0]
+        assert middle - reach <= first and last <= middle + reach
+        assert not tight or (first, last) == (middle - reach, middle + reach)

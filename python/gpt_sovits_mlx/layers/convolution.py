@@ -30,7 +30,7 @@ class Conv1d:
     ):
         out, _, self.kernel = scope.shape("weight")
         self.stride, self.dilation, self.groups = stride, dilation, groups
-        self.padding = dilation * (self.kernel - 1) // 2 if padding is None else padding
+        self.padding = self.reach if padding is None else padding
         weight = scope.raw("weight")
         self.form = self._native
         if backend() != "cpu":
@@ -43,6 +43,11 @@ class Conv1d:
             weight = weight.reshape(groups, -1, out // groups)  # (groups, k · in / groups, out / groups)
         self.weight = scope.keep(weight)
         self.bias = scope.tensor("bias", out) if bias else None
+
+    @property
+    def reach(self) -> int:
+        """Input frames on either side that an output frame depends on, at stride 1 and "same" padding."""
+        return self.dilation * (self.kernel - 1) // 2
 
     def __call__(self, x: mx.array) -> mx.array:
         return self.form(x)
@@ -101,6 +106,10 @@ class ConvTranspose1d:
         else:
             self.weight = scope.keep(weight.transpose(1, 2, 0))
         self.bias = scope.tensor("bias", self.out_channels)
+
+    def sources(self, first: int, last: int) -> tuple[int, int]:
+        """The first and the last input frame that the output's frames `first` to `last` depend on."""
+        return -((self.kernel - 1 - self.padding - first) // self.stride), (last + self.padding) // self.stride
 
     def __call__(self, x: mx.array) -> mx.array:
         if self.by_phases:

@@ -59,6 +59,11 @@ class Flow:
             count += 1
         self.couplings = [Coupling(scope / "flows" / (2 * i)) for i in range(count)]
 
+    @property
+    def reach(self) -> int:
+        """Frames on either side that a frame depends on."""
+        return sum(conv.reach for coupling in self.couplings for conv in coupling.wavenet.convolutions)
+
     def inverse(self, z: mx.array, style: mx.array) -> mx.array:
         """Latent of the prior (B, T, inter), style (B, 1, gin) → latent of the generator (B, T, inter)."""
         for coupling in reversed(self.couplings):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import mlx.core as mx
@@ -25,6 +26,11 @@ class ResBlock:
     def __init__(self, scope: Scope, dilations: Sequence[int]):
         self.dilated = [Conv1d(scope / "convs1" / i, dilation=d) for i, d in enumerate(dilations)]
         self.plain = [Conv1d(scope / "convs2" / i) for i in range(len(dilations))]
+
+    @property
+    def reach(self) -> int:
+        """Samples on either side that a sample depends on."""
+        return sum(conv.reach for conv in (*self.dilated, *self.plain))
 
     def __call__(self, x: mx.array) -> mx.array:
         for dilated, plain in zip(self.dilated, self.plain, strict=True):
@@ -53,6 +59,17 @@ class Generator:
             for i in range(len(rates))
         ]
         self.conv_out = Conv1d(scope / "conv_post", bias=False)
+
+    @property
+    def reach(self) -> int:
+        """Frames on either side that a frame's samples depend on: those of frame 0, followed back to the latent."""
+        first, last = 0, math.prod(upsampling.stride for upsampling in self.upsamplings) - 1
+        reach = self.conv_out.reach
+        for upsampling, blocks in zip(reversed(self.upsamplings), reversed(self.stages), strict=True):
+            reach += max(block.reach for block in blocks)
+            first, last = upsampling.sources(first - reach, last + reach)
+            reach = 0
+        return self.conv_in.reach + max(-first, last)
 
     def __call__(self, z: mx.array, style: mx.array) -> mx.array:
         """Latent (B, T, inter), style (B, 1, gin) → audio (B, T · Π rates)."""

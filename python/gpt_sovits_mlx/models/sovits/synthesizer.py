@@ -60,9 +60,9 @@ class SoVITSConfig:
             raise WeightsError(f"sovits_config.json lacks {missing}: convert the checkpoint again") from None
 
     @property
-    def samples_per_token(self) -> int:
-        """A semantic token lasts two frames: 40 ms."""
-        return 2 * math.prod(self.upsample_rates)
+    def samples_per_frame(self) -> int:
+        """A frame of the latent lasts 20 ms; a semantic token, at speed 1, two of them."""
+        return math.prod(self.upsample_rates)
 
 
 class SoVITS:
@@ -109,13 +109,40 @@ class SoVITS:
         Returns:
             (B, frames · hop) samples at `config.sampling_rate`, float32, within ±1.
         """
+        return self.vocode(self.latent(tokens, phones, style, speed, noise), style)
+
+    def latent(
+        self,
+        tokens: mx.array,
+        phones: mx.array,
+        style: mx.array,
+        speed: float = 1.0,
+        noise: mx.array | None = None,
+        steady: bool = False,
+    ) -> mx.array:
+        """The text side of `decode`: a draw from the prior, (B, `latent_frames(N, speed)`, inter).
+
+        Every frame depends on all tokens and phones. `steady`, for tokens whose number still grows, keeps frame i
+        at time i · speed; the reference's frames lie evenly over N tokens, up to a frame away from that.
+        """
         features = self.quantizer.decode(tokens)
-        mean, log_deviation = self.text_encoder(features, phones, style.astype(features.dtype), speed)
-        z = mean
-        if noise is not None:
-            z = z + noise.astype(mean.dtype) * mx.exp(log_deviation) * NOISE_SCALE
+        mean, log_deviation = self.text_encoder(features, phones, style.astype(features.dtype), speed, steady)
+        if noise is None:
+            return mean
+        return mean + noise.astype(mean.dtype) * mx.exp(log_deviation) * NOISE_SCALE
+
+    def vocode(self, z: mx.array, style: mx.array) -> mx.array:
+        """The other side of `decode`: latent (B, T, inter) → audio (B, T · hop), float32.
+
+        A frame's samples depend on the frames within `reach` of it.
+        """
         style = style.astype(z.dtype)
         return self.generator(self.flow.inverse(z, style), style).astype(mx.float32)
+
+    @property
+    def reach(self) -> int:
+        """Frames of the latent on either side that a frame's samples depend on."""
+        return self.flow.reach + self.generator.reach
 
     def latent_frames(self, tokens: int, speed: float = 1.0) -> int:
         """Frames of the latent for so many tokens."""

@@ -68,27 +68,32 @@ class TextEncoder:
         self.out = Linear(scope / "proj")
 
     def __call__(
-        self, features: mx.array, phones: mx.array, style: mx.array, speed: float = 1.0
+        self, features: mx.array, phones: mx.array, style: mx.array, speed: float = 1.0, steady: bool = False
     ) -> tuple[mx.array, mx.array]:
         """Codebook features (B, T, ssl) at 50 Hz, phone ids (B, X), style (B, 1, gin) → mean, log deviation.
 
-        Both are (B, T', inter); T' = T, or int(T / speed) + 1 where `speed` is not 1.
+        Both are (B, T', inter); T' = T, or int(T / speed) + 1 where `speed` is not 1. Frame i then stands for
+        time i · T / T', or, where `steady`, for i · speed, whatever T is.
         """
         speech = self.speech_encoder(self.speech_in(features))
         text = self.text_encoder(self.phones(phones))
         x = self.joint_encoder(self.mrte(speech, text, style))
         if speed != 1:
             # one frame more than T / speed: the reference adds it, and published samples have it
-            x = stretch(x, int(x.shape[1] / speed) + 1)
+            length = int(x.shape[1] / speed) + 1
+            x = stretch(x, length, speed if steady else x.shape[1] / length)
         mean, log_deviation = mx.split(self.out(x), 2, axis=-1)
         return mean, log_deviation
 
 
-def stretch(x: mx.array, length: int) -> mx.array:
-    """Linear interpolation over time, (B, T, C) → (B, length, C), frame centres aligned (PyTorch's default)."""
+def stretch(x: mx.array, length: int, step: float) -> mx.array:
+    """Linear interpolation over time, (B, T, C) → (B, length, C), `step` input frames apart, from centre to centre.
+
+    With `step` T / length this is PyTorch's default.
+    """
     time = x.shape[1]
-    position = mx.maximum((mx.arange(length, dtype=mx.float32) + 0.5) * (time / length) - 0.5, 0)
-    left = mx.minimum(mx.floor(position).astype(mx.int32), time - 1)
+    position = mx.clip((mx.arange(length, dtype=mx.float32) + 0.5) * step - 0.5, 0, time - 1)
+    left = mx.floor(position).astype(mx.int32)
     right = mx.minimum(left + 1, time - 1)
     share = (position - left)[None, :, None].astype(x.dtype)
     return x[:, left] * (1 - share) + x[:, right] * share
