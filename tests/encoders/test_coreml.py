@@ -6,11 +6,14 @@ import importlib.util
 import json
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
+import coremltools as ct
 import mlx.core as mx
 import numpy as np
 import pytest
+from coremltools.proto import FeatureTypes_pb2
 
 from gpt_sovits_mlx import GPTSoVITSEngine, store
 from gpt_sovits_mlx.convert.cnhubert import cnhubert_tensors
@@ -76,6 +79,31 @@ def test_written_out_normalisations_become_one_operation(made):
         for function in read_spec(package).mlProgram.functions.values():
             operations = [o.type for o in function.block_specializations[function.opset].operations]
             assert (operations.count("layer_norm"), operations.count("rsqrt")) == (norms, left)
+
+
+def test_packages_are_made_for_macos_15_in_float16(made):
+    for package in packages(made):
+        spec = read_spec(package)
+        assert spec.specificationVersion == ct.target.iOS18.value
+        assert {function.opset for function in spec.mlProgram.functions.values()} == {"CoreML8"}
+        for function in spec.description.functions:
+            types = {item.type.multiArrayType.dataType for item in (*function.input, *function.output)}
+            assert types == {FeatureTypes_pb2.ArrayFeatureType.FLOAT16}
+
+
+def test_features_that_are_no_numbers_are_refused(made):
+    for value in (np.nan, np.inf):
+
+        def program(function: str, inputs: Mapping[str, np.ndarray], value: float = value) -> dict[str, np.ndarray]:
+            features = np.zeros((1, 32, 1, inputs["key_mask"].shape[1]), np.float32)
+            features[0, 3, 0, 5] = value
+            return {"features": features}
+
+        encoder = CoreMLSpeechEncoder(packages(made)[0], lambda _, program=program: program)
+        with pytest.raises(WeightsError, match=r"makes numbers that are not finite: choose encoder_backend='mlx'"):
+            encoder(np.zeros(16000, np.float32))
+        # what padding makes is nobody's
+        assert encoder(np.zeros(400 + 4 * 320, np.float32)).shape == (1, 5, 32)
 
 
 def test_a_text_is_cut_behind_marks_where_there_are_some():

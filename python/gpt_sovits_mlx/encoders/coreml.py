@@ -206,6 +206,18 @@ class _Package:
         self.lengths = [int(length) for length in metadata["lengths"].split(",")]
         self.program = program(package)
 
+    def rows(self, function: str, inputs: Inputs, count: int) -> mx.array:
+        """The single output (1, width, 1, S) of a function → (count, width), evaluated.
+
+        Raises:
+            WeightsError: it holds what is no finite number.
+        """
+        (features,) = self.program(function, inputs).values()
+        rows = np.ascontiguousarray(features[0, :, 0, :count].T, np.float32)
+        if not np.isfinite(rows).all():
+            raise WeightsError(f"{self.package} makes numbers that are not finite: choose encoder_backend='mlx'")
+        return mx.array(rows)
+
 
 def read_spec(package: Path) -> Any:
     """A package's program without its weights, as coremltools' protocol buffer.
@@ -259,7 +271,7 @@ class CoreMLSpeechEncoder(_Package):
     def features(self, samples: np.ndarray, bucket: AudioBucket) -> mx.array:
         """(samples,) at 16 kHz → (T, width), by the function of `bucket`."""
         inputs, frames = audio_inputs(samples, bucket)
-        return _rows(self.program(bucket.function, inputs), frames)
+        return self.rows(bucket.function, inputs, frames)
 
 
 class CoreMLCharacterEncoder(_Package):
@@ -297,21 +309,13 @@ class CoreMLCharacterEncoder(_Package):
 
     def features(self, ids: list[int], bucket: TextBucket) -> mx.array:
         """Token ids, [CLS] and [SEP] included → (len(ids), width), by the function of `bucket`."""
-        return _rows(self.program(bucket.function, self.inputs(ids, bucket)), len(ids))
+        return self.rows(bucket.function, self.inputs(ids, bucket), len(ids))
 
     def inputs(self, ids: list[int], bucket: TextBucket) -> Inputs:
         """What the bucket's function takes for these ids: see `buckets.text_inputs`."""
         embeddings = self.words[ids].astype(np.float32) + self.positions[: len(ids)]
         padding = self.words[0].astype(np.float32) + self.positions[0]
         return text_inputs(embeddings, padding, bucket)
-
-
-def _rows(outputs: Mapping[str, np.ndarray], count: int) -> mx.array:
-    """The single output (1, width, 1, S) → (count, width), evaluated."""
-    (features,) = outputs.values()
-    rows = mx.array(np.ascontiguousarray(features[0, :, 0, :count].T.astype(np.float32)))
-    mx.eval(rows)
-    return rows
 
 
 def _macos() -> tuple[int, ...]:
