@@ -1,7 +1,7 @@
 """The Core ML packages at real size: equal to the reference in float32 at every length, close to it in float16.
 
 The reference is the MLX encoder, which `tests/models/test_encoders.py` holds to the reference's own outputs, and
-these outputs themselves where they are long enough to be told from their rounding.
+these outputs themselves in the functions that hold them.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from gpt_sovits_mlx.encoders.coreml import CoreMLCharacterEncoder, CoreMLSpeechE
 from gpt_sovits_mlx.encoders.mlx import MLXCharacterEncoder, MLXSpeechEncoder
 from gpt_sovits_mlx.errors import AudioError
 from gpt_sovits_mlx.layers.weights import read_config
+from gpt_sovits_mlx.verify.models import excess
 
 EXACT = 1e-4
 SIMILAR = 0.9999
@@ -47,10 +48,6 @@ class Case:
         self.folder = folder
         self.weights = folder / "weights.safetensors"
         self.package = folder / "x_ane.mlpackage"
-
-
-def exact(package: Path) -> Interpreter:
-    return Interpreter(package, rounded=False)
 
 
 def worst(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
@@ -129,7 +126,7 @@ def float32_twin(network: Network, bucket: TextBucket | AudioBucket, folder: Pat
 
 
 @pytest.mark.parametrize("bucket", TEXT_BUCKETS, ids=lambda b: b.function)
-def test_roberta_float32_twin_equals_the_reference(bucket, roberta, roberta_network, texts, tmp_path):
+def test_roberta_float32_twin_equals_the_reference(bucket, roberta, roberta_network, texts, golden, tmp_path):
     twin = float32_twin(roberta_network, bucket, tmp_path)
     tables = CoreMLCharacterEncoder(roberta.package, Interpreter)
     for length in edges(TEXT_BUCKETS)[bucket.length]:
@@ -137,11 +134,16 @@ def test_roberta_float32_twin_equals_the_reference(bucket, roberta, roberta_netw
         assert text_bucket(length) == bucket
         made = twin("main", tables.inputs(ids, bucket))["features"]
         assert worst(made[0, :, 0, :length].T, expected)[0] < EXACT, length
+    for data in map(golden, ("roberta_7", "roberta_30")):
+        ids, expected = data["input_ids"].reshape(-1).tolist(), data["hidden_m3"]
+        if text_bucket(len(ids)) == bucket:
+            made = twin("main", tables.inputs(ids, bucket))["features"]
+            assert excess(made[0, :, 0, : len(ids)].T, expected.reshape(len(ids), -1)) < EXACT
     shutil.rmtree(tmp_path)
 
 
 @pytest.mark.parametrize("bucket", AUDIO_BUCKETS, ids=lambda b: b.function)
-def test_cnhubert_float32_twin_equals_the_reference(bucket, cnhubert_network, recordings, tmp_path):
+def test_cnhubert_float32_twin_equals_the_reference(bucket, cnhubert_network, recordings, golden, tmp_path):
     twin = float32_twin(cnhubert_network, bucket, tmp_path)
     for length in edges(AUDIO_BUCKETS)[bucket.length]:
         samples, expected = recordings[length]
@@ -150,6 +152,12 @@ def test_cnhubert_float32_twin_equals_the_reference(bucket, cnhubert_network, re
         assert frames == len(expected)
         made = twin("main", inputs)["features"]
         assert worst(made[0, :, 0, :frames].T, expected)[0] < EXACT, length
+    data = golden("hubert")
+    samples = np.concatenate([data["pcm16k"].astype(np.float32) / 32768, np.zeros(9600, np.float32)])
+    if audio_bucket(len(samples)) == bucket:
+        inputs, frames = audio_inputs(samples, bucket)
+        made = twin("main", inputs)["features"]
+        assert excess(made[0, :, 0, :frames].T, data["last_hidden_state"][0]) < EXACT
     shutil.rmtree(tmp_path)
 
 
@@ -187,20 +195,6 @@ def test_cnhubert_hears_quiet_and_loud(peak, flushed, cnhubert, golden):
     assert cosine > SIMILAR
     # the masks' -1e4 is the largest number there is
     assert program.largest < 11000
-
-
-def test_the_references_own_outputs(roberta, cnhubert, golden):
-    """Through the float16 packages, whose rounding hides that of the stored outputs."""
-    encoder = CoreMLCharacterEncoder(roberta.package, exact)
-    for name in ("roberta_7", "roberta_30"):
-        data = golden(name)
-        ids = data["input_ids"].reshape(-1).tolist()
-        features = np.array(encoder.features(ids, text_bucket(len(ids))))
-        assert worst(features, data["hidden_m3"].reshape(features.shape).astype(np.float32))[1] > SIMILAR
-    data = golden("hubert")
-    samples = np.concatenate([data["pcm16k"].astype(np.float32) / 32768, np.zeros(9600, np.float32)])
-    features = np.array(CoreMLSpeechEncoder(cnhubert.package, exact)(samples)[0])
-    assert worst(features, data["last_hidden_state"][0].astype(np.float32))[1] > SIMILAR
 
 
 @pytest.mark.parametrize("name", ["roberta", "cnhubert"])

@@ -17,7 +17,7 @@ from small_models import BERT_CONFIG, HUBERT_CONFIG, bert_state, environment, hu
 
 from gpt_sovits_mlx.convert import convert_cnhubert, convert_roberta
 from gpt_sovits_mlx.convert.coreml import convert_cnhubert_package, convert_roberta_package, package
-from gpt_sovits_mlx.encoders.coreml import embeddings_beside, read_metadata
+from gpt_sovits_mlx.encoders.coreml import embeddings_beside, read_metadata, read_spec
 from gpt_sovits_mlx.errors import DependencyError, WeightsError
 
 CONVERT = {"roberta": convert_roberta_package, "cnhubert": convert_cnhubert_package}
@@ -41,6 +41,7 @@ def test_a_folder_becomes_a_package_and_its_tables(tmp_path):
     weights = convert_roberta(folder, tmp_path / "roberta.safetensors")
     metadata = read_metadata(output)
     assert metadata["weights_sha256"] == weights.sha256 and metadata["model"] == "roberta"
+    assert "RoBERTa, the text encoder" in read_spec(output).description.metadata.shortDescription
     assert metadata["lengths"] == "20" and metadata["precision"] == "float16"
     assert {"torch", "coremltools", "numpy", "gpt-sovits-mlx"} <= metadata.keys()
     with safe_open(embeddings_beside(output), framework="np") as tables:

@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import coremltools as ct
 import mlx.core as mx
@@ -34,6 +35,8 @@ from gpt_sovits_mlx.errors import DependencyError, GPTSoVITSError, VoiceError, W
 from gpt_sovits_mlx.store import ModelStore
 from gpt_sovits_mlx.voice import VoiceFolder
 from small_voice import CNHUBERT, make_model_folder, write
+
+ARRAY: Any = FeatureTypes_pb2.ArrayFeatureType
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +91,7 @@ def test_packages_are_made_for_macos_15_in_float16(made):
         assert {function.opset for function in spec.mlProgram.functions.values()} == {"CoreML8"}
         for function in spec.description.functions:
             types = {item.type.multiArrayType.dataType for item in (*function.input, *function.output)}
-            assert types == {FeatureTypes_pb2.ArrayFeatureType.FLOAT16}
+            assert types == {ARRAY.FLOAT16}
 
 
 def test_features_that_are_no_numbers_are_refused(made):
