@@ -61,7 +61,7 @@ class CoreMLProgram:
 
     Raises:
         DependencyError: this is no Mac with macOS 15, or coremltools is missing.
-        WeightsError: Core ML cannot compile the package, or (when called) load a function.
+        WeightsError: Core ML cannot compile the package, or (when called) load or run a function.
     """
 
     def __init__(self, package: Path, cache: Path | None = None):
@@ -78,14 +78,13 @@ class CoreMLProgram:
     def __call__(self, function: str, inputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         import coremltools as ct
 
-        with self._lock:
+        # coremltools hands over float32 in NumPy's strides, and Core ML rounds it to the package's float16
+        copies = {name: np.array(x, np.float32, order="C") for name, x in inputs.items()}
+        with self._lock, _named(f"run {function} of", self.package):
             if function not in self._functions:
-                with _named(f"load {function} of", self.package):
-                    self._functions[function] = ct.models.CompiledMLModel(
-                        str(self._compiled), ct.ComputeUnit.CPU_AND_NE, function_name=function
-                    )
-            # coremltools hands over float32 in NumPy's strides, and Core ML rounds it to the package's float16
-            copies = {name: np.array(x, np.float32, order="C") for name, x in inputs.items()}
+                self._functions[function] = ct.models.CompiledMLModel(
+                    str(self._compiled), ct.ComputeUnit.CPU_AND_NE, function_name=function
+                )
             return self._functions[function].predict(copies)
 
 
@@ -136,7 +135,9 @@ def _named(what: str, package: Path) -> Iterator[None]:
         yield
     except RuntimeError as error:
         line = " ".join(str(error).split())
-        raise WeightsError(f"Core ML cannot {what} {package} ({line}): make it again") from None
+        raise WeightsError(
+            f"Core ML cannot {what} {package} ({line}): make it again, or use the mlx back end"
+        ) from None
 
 
 def has_engine() -> bool:
