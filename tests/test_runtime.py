@@ -48,6 +48,25 @@ def test_importing_mlx_first_is_warned_of():
     assert done.stderr.count("mlx was imported before gpt_sovits_mlx") == int(LINUX_CPU)
 
 
+@pytest.mark.parametrize("has_gpu", [True, False])
+def test_a_mac_without_a_gpu_computes_on_its_cpu_and_says_so(has_gpu):
+    """MLX's build for Macs names the GPU as its default device even where there is none."""
+    code = (
+        "import sys, types; chosen = []\n"
+        "from gpt_sovits_mlx import runtime\n"
+        "gpu, cpu = types.SimpleNamespace(type='gpu'), types.SimpleNamespace(type='cpu')\n"
+        "core = types.SimpleNamespace(DeviceType=types.SimpleNamespace(gpu='gpu', cpu='cpu'), gpu=gpu, cpu=cpu,\n"
+        f"    default_device=lambda: chosen[-1] if chosen else gpu, is_available=lambda device: {has_gpu},\n"
+        "    set_default_device=chosen.append)\n"
+        "sys.modules['mlx.core'] = core; import mlx; mlx.core = core; sys.platform = 'darwin'\n"
+        "runtime.require_mlx(); runtime.require_mlx(); print([device.type for device in chosen])"
+    )
+    done = run(code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == ("[]" if has_gpu else "['cpu']")
+    assert done.stderr.count("this Mac offers no GPU") == int(not has_gpu)
+
+
 def test_folders_follow_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("GPT_SOVITS_MLX_HOME", str(tmp_path))
     assert runtime.model_home() == tmp_path and runtime.user_cache_dir() == tmp_path / "cache"

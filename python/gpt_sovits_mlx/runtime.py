@@ -29,6 +29,7 @@ TOO_LATE = (
     "mlx was imported before gpt_sovits_mlx, so MLX computes 30 to 40 times slower on this CPU: import"
     " gpt_sovits_mlx first"
 )
+NO_GPU = "this Mac offers no GPU (a virtual or a headless one?), so MLX computes on its CPU, many times slower"
 _lock = threading.Lock()
 _blas: str | None = None
 _late = _warned = False
@@ -64,16 +65,28 @@ def prepare_blas() -> None:
 
 
 def require_mlx() -> None:
-    """Raise `DependencyError` where MLX is missing; warn, once, where it computes on a CPU without OpenBLAS."""
+    """Raise `DependencyError` where MLX is missing; warn, once, where it computes on a CPU without OpenBLAS, or on
+    a Mac's CPU since no GPU is there."""
     global _warned
     if importlib.util.find_spec("mlx") is None:
         raise DependencyError(NO_MLX)
+    if sys.platform == "darwin":
+        _leave_missing_gpu()
     prepare_blas()
     if _warned or not sys.platform.startswith("linux") or (_blas and not _late):
         return
     _warned = True
     if backend() == "cpu":
         warnings.warn(TOO_LATE if _blas else NO_OPENBLAS, RuntimeWarning, stacklevel=2)
+
+
+def _leave_missing_gpu() -> None:
+    """MLX's build for Macs takes the GPU for granted, and fails at the first operation where there is none."""
+    import mlx.core as mx
+
+    if mx.default_device().type == mx.DeviceType.gpu and not mx.is_available(mx.gpu):
+        mx.set_default_device(mx.cpu)
+        warnings.warn(NO_GPU, RuntimeWarning, stacklevel=3)
 
 
 def blas_library() -> str:

@@ -37,6 +37,7 @@ from .voice import (
 )
 
 T = TypeVar("T")
+E = TypeVar("E", SpeechEncoder, CharacterEncoder)
 OFFICIAL = "official"
 """In voice.json: made for the published encoder, before one was installed whose hash could be noted."""
 
@@ -98,14 +99,12 @@ class ModelStore:
             DependencyError: it is missing.
             VoiceError: the voice was made with another one.
         """
-        path = self._encoder_path(folder, "cnhubert")
-        if self._on_coreml(path):
-            path = package_beside(path)
-            encoder = self._of_file(path, lambda: CoreMLSpeechEncoder(path, self.program))
-        else:
-            encoder = self._of_file(path, lambda: MLXSpeechEncoder(path, self.dtype))
-        _check_encoder(folder, "cnhubert", encoder, path)
-        return encoder
+        return self._encoder(
+            folder,
+            "cnhubert",
+            lambda weights: MLXSpeechEncoder(weights, self.dtype),
+            lambda package: CoreMLSpeechEncoder(package, self.program),
+        )
 
     def character_encoder(self, folder: VoiceFolder, utterance: Utterance) -> CharacterEncoder | None:
         """RoBERTa for a voice; `None` where the voice was trained without, or the text holds no Chinese.
@@ -116,14 +115,12 @@ class ModelStore:
         """
         if not folder.uses("roberta") or not any(s.language == "zh" for s in utterance.segments):
             return None
-        path = self._encoder_path(folder, "roberta")
-        if self._on_coreml(path):
-            path = package_beside(path)
-            encoder = self._of_file(path, lambda: CoreMLCharacterEncoder(path, self.program))
-        else:
-            encoder = self._of_file(path, lambda: MLXCharacterEncoder(path, self.dtype))
-        _check_encoder(folder, "roberta", encoder, path)
-        return encoder
+        return self._encoder(
+            folder,
+            "roberta",
+            lambda weights: MLXCharacterEncoder(weights, self.dtype),
+            lambda package: CoreMLCharacterEncoder(package, self.program),
+        )
 
     def _make_voice(self, folder: VoiceFolder, reference: Reference) -> Voice:
         gpt = self.gpt(folder.weights / "gpt.safetensors")
@@ -158,8 +155,30 @@ class ModelStore:
         bert = character_features(transcript, self.character_encoder(folder, transcript), gpt.bert_width)
         return Conditioning(tokens, tuple(transcript.phone_ids), bert, style)
 
-    def _encoder_path(self, folder: VoiceFolder, name: str) -> Path:
-        return folder.own_encoder(name) or self.model_dir / "encoders" / f"{name}.safetensors"
+    def _encoder(
+        self, folder: VoiceFolder, name: str, on_mlx: Callable[[Path], E], on_coreml: Callable[[Path], E]
+    ) -> E:
+        """An encoder on the back end that is wanted, refused where its weights are others than the voice's."""
+        weights = folder.own_encoder(name) or self.model_dir / "encoders" / f"{name}.safetensors"
+        path, load = (package_beside(weights), on_coreml) if self._on_coreml(weights) else (weights, on_mlx)
+        encoder = self._of_file(path, lambda: load(path))
+        wanted = folder.encoders[name]
+        if wanted == OFFICIAL or folder.own_encoder(name):
+            # the voice takes the weights that lie there, and of a package that it was made of them
+            if path == weights or not weights.is_file():
+                return encoder
+            wanted = self._once(("sha256", weights, _stamp(weights)), lambda: file_sha256(weights))
+        if wanted != encoder.sha256:
+            mend = (
+                "make the package again from the encoder's weights"
+                if path != weights
+                else "convert the voice again with the encoders that you have now"
+            )
+            raise VoiceError(
+                f"the voice {folder.name} was made with another {name} ({str(wanted)[:12]}…) than {path}"
+                f" ({encoder.sha256[:12]}…): {mend}"
+            )
+        return encoder
 
     def _on_coreml(self, weights: Path) -> bool:
         """Whether the encoder of these weights runs on Core ML."""
@@ -185,21 +204,3 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_mtime_ns, status.st_size
-
-
-def _check_encoder(folder: VoiceFolder, name: str, encoder: SpeechEncoder | CharacterEncoder, path: Path) -> None:
-    """Refuse an encoder made from other weights than the voice was."""
-    own = folder.own_encoder(name)
-    if own == path:
-        return
-    wanted = folder.encoders[name] if own is None else file_sha256(own)
-    if wanted not in (OFFICIAL, encoder.sha256):
-        mend = (
-            "make the package again from the encoder's weights"
-            if path.suffix == ".mlpackage"
-            else "convert the voice again with the encoders that you have now"
-        )
-        raise VoiceError(
-            f"the voice {folder.name} was made with another {name} ({str(wanted)[:12]}…) than {path}"
-            f" ({encoder.sha256[:12]}…): {mend}"
-        )

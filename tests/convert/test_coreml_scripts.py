@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,11 +15,12 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 from small_models import BERT_CONFIG, HUBERT_CONFIG, bert_state, environment, hubert_state, write_folder
 
-from gpt_sovits_mlx.convert import convert_roberta
-from gpt_sovits_mlx.convert.coreml import convert_cnhubert_package, convert_roberta_package
-from gpt_sovits_mlx.encoders.coreml import embeddings_beside, read_metadata
+from gpt_sovits_mlx.convert import convert_cnhubert, convert_roberta
+from gpt_sovits_mlx.convert.coreml import convert_cnhubert_package, convert_roberta_package, package
+from gpt_sovits_mlx.encoders.coreml import embeddings_beside, read_metadata, read_spec
 from gpt_sovits_mlx.errors import DependencyError, WeightsError
 
+CONVERT = {"roberta": convert_roberta_package, "cnhubert": convert_cnhubert_package}
 SCRIPTS = Path(__file__).parent.parent.parent / "scripts"
 
 
@@ -31,11 +34,14 @@ def test_a_folder_becomes_a_package_and_its_tables(tmp_path):
     output = tmp_path / "models/encoders/roberta_ane.mlpackage"
     done = run("roberta", "--input", folder, "--output", output)
     assert done.returncode == 0, done.stderr
-    assert f"wrote {output} (" in done.stdout and "Traceback" not in done.stderr
+    assert f"wrote {output} (" in done.stdout
+    # the progress bar, and nothing of coremltools'
+    assert done.stderr.startswith("RoBERTa ") and "100%" in done.stderr and done.stderr.count("\n") == 1
     assert sorted(path.name for path in output.parent.iterdir()) == [output.name, embeddings_beside(output).name]
     weights = convert_roberta(folder, tmp_path / "roberta.safetensors")
     metadata = read_metadata(output)
     assert metadata["weights_sha256"] == weights.sha256 and metadata["model"] == "roberta"
+    assert "RoBERTa, the text encoder" in read_spec(output).description.metadata.shortDescription
     assert metadata["lengths"] == "20" and metadata["precision"] == "float16"
     assert {"torch", "coremltools", "numpy", "gpt-sovits-mlx"} <= metadata.keys()
     with safe_open(embeddings_beside(output), framework="np") as tables:
@@ -80,6 +86,53 @@ def test_an_output_that_cannot_be_meant_is_refused(tmp_path):
     with pytest.raises(WeightsError, match="cannot write"):
         convert_roberta_package(folder, file / "x.mlpackage")
     assert file.read_text() == "mine"
+
+
+def test_damaged_weights_of_ones_own_are_refused(tmp_path):
+    for name, convert, state, config in (
+        ("roberta", convert_roberta, bert_state(), BERT_CONFIG),
+        ("cnhubert", convert_cnhubert, hubert_state(), HUBERT_CONFIG),
+    ):
+        made = convert(write_folder(tmp_path / name, state, config), tmp_path / f"{name}.safetensors")
+        settings = json.loads(made.config_path.read_text(encoding="utf-8"))
+        for missing in ("layer_norm_eps", "num_attention_heads", "hidden_size"):
+            damaged = {key: value for key, value in settings.items() if key != missing}
+            made.config_path.write_text(json.dumps(damaged), encoding="utf-8")
+            with pytest.raises(WeightsError, match=f"{missing}.* convert (it|the encoder) again"):
+                CONVERT[name](made.weights, tmp_path / f"out/{name}_ane.mlpackage")
+        made.config_path.write_text(json.dumps(settings), encoding="utf-8")
+    (tmp_path / "roberta_vocab.txt").unlink()
+    with pytest.raises(WeightsError, match=r"cannot read .*roberta_vocab\.txt .*: convert it again"):
+        convert_roberta_package(tmp_path / "roberta.safetensors", tmp_path / "out/roberta_ane.mlpackage")
+    assert not [*tmp_path.glob("out/*")]
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        OSError(28, "No space left on device"),
+        shutil.Error([("a", "b", "No space left on device")]),
+        RuntimeError("filesystem error: cannot copy: Input/output error [a] [b]"),
+        RuntimeError("[MIL FileWriter]: Unknown error occurred while writing data to the file."),
+    ],
+    ids=lambda failure: type(failure).__name__,
+)
+def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch, failure):
+    output = tmp_path / "out/roberta_ane.mlpackage"
+    folder = write_folder(tmp_path / "bert", bert_state(), BERT_CONFIG)
+    convert_roberta_package(folder, output)
+    before = {path: path.read_bytes() for path in output.parent.rglob("*") if path.is_file()}
+
+    def fail(*_: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(package, "save_multifunction", fail)
+    with pytest.raises(WeightsError, match=r"^cannot write .*roberta_ane\.mlpackage: (No space left|the disk seems)"):
+        convert_roberta_package(folder, output)
+    assert {path: path.read_bytes() for path in output.parent.rglob("*") if path.is_file()} == before
+    monkeypatch.setattr(package, "save_multifunction", lambda *_: (_ for _ in ()).throw(RuntimeError("a bug")))
+    with pytest.raises(RuntimeError, match="a bug"):
+        convert_roberta_package(folder, output)
 
 
 @pytest.mark.parametrize("missing", ["coremltools", "torch"])

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from ..errors import WeightsError
@@ -81,8 +82,8 @@ def write_model(
             shutil.copymode(Path(work) / f"{output.stem}_config.json", made)  # made readable by its owner only
             digest = file_sha256(made)
             _place(finished)
-    except OSError as error:
-        raise WeightsError(f"cannot write {output}: {error.strerror or error}") from None
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"cannot write {output}: {getattr(error, 'strerror', None) or error}") from None
     parameters = sum(array.size for array in tensors.values())
     return Conversion(output, config_path, config, parameters, digest, unused)
 

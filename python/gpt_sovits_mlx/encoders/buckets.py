@@ -73,24 +73,31 @@ def smallest(buckets: Sequence[Bucket], length: int) -> Bucket | None:
 
 
 def text_bucket(tokens: int, buckets: Sequence[TextBucket] = TEXT_BUCKETS) -> TextBucket:
-    """Raises `TextError` where no bucket is long enough."""
+    """The smallest bucket that holds so many tokens; `CharacterVocabulary.parts` leaves no more than fit.
+
+    Raises:
+        TextError: no bucket is long enough.
+    """
     bucket = smallest(buckets, tokens)
     if bucket is None:
-        raise TextError(
-            f"a sentence of {tokens - 2} characters is too long for RoBERTa on Core ML, which reads"
-            f" {max(b.length for b in buckets) - 2}: split it with punctuation or a split method other than cut0"
-        )
+        longest = max(b.length for b in buckets)
+        raise TextError(f"{tokens} tokens are too many for RoBERTa on Core ML, which reads {longest}: split the text")
     return bucket
 
 
 def audio_bucket(samples: int, buckets: Sequence[AudioBucket] = AUDIO_BUCKETS) -> AudioBucket:
-    """Raises `AudioError` where no bucket is long enough, or the recording is too short for a single frame."""
+    """The smallest bucket that holds so many samples.
+
+    Raises:
+        AudioError: no bucket is long enough, or the recording is too short for a single frame.
+    """
     bucket = smallest(buckets, samples)
     if bucket is None or samples < HOP + OVERLAP:
         longest = max(b.length for b in buckets) / SAMPLE_RATE
         raise AudioError(
-            f"a recording of {samples / SAMPLE_RATE:.2f} s with the silence behind it does not fit CNHubert on Core ML,"
-            f" which hears up to {longest:.1f} s: cut it"
+            f"a recording of {samples / SAMPLE_RATE:.2f} s with the silence behind it is too"
+            f" {'long' if bucket is None else 'short'} for CNHubert on Core ML, which hears 0.03 to {longest:.1f} s:"
+            " give one of 3 to 10 s"
         )
     return bucket
 

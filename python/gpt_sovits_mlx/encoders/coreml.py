@@ -11,7 +11,8 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -54,32 +55,37 @@ def embeddings_beside(package: Path) -> Path:
 class CoreMLProgram:
     """A package on this Mac's Neural Engine and CPU; each function is loaded when it is first called.
 
-    The package is compiled once and kept in the user's cache.
+    Args:
+        package: the `.mlpackage`; it is compiled once.
+        cache: folder of compiled packages; by default in the user's cache.
 
     Raises:
         DependencyError: this is no Mac with macOS 15, or coremltools is missing.
+        WeightsError: Core ML cannot compile the package, or (when called) load or run a function.
     """
 
-    def __init__(self, package: Path):
+    def __init__(self, package: Path, cache: Path | None = None):
         if not runs_here():
             raise DependencyError(
                 f"{package} needs a Mac with macOS {OLDEST_MACOS[0]} or later: choose encoder_backend='mlx'"
             )
         require_coremltools(package)
-        self._compiled = compiled(package)
+        self.package = package
+        self._compiled = compiled(package, cache or user_cache_dir() / "coreml")
         self._functions: dict[str, Any] = {}
         self._lock = threading.Lock()
 
     def __call__(self, function: str, inputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         import coremltools as ct
 
-        with self._lock:
+        # coremltools hands over float32 in NumPy's strides, and Core ML rounds it to the package's float16
+        copies = {name: np.array(x, np.float32, order="C") for name, x in inputs.items()}
+        with self._lock, _named(f"run {function} of", self.package):
             if function not in self._functions:
                 self._functions[function] = ct.models.CompiledMLModel(
                     str(self._compiled), ct.ComputeUnit.CPU_AND_NE, function_name=function
                 )
-            # coremltools hands over float32, and Core ML rounds it to the package's float16
-            return self._functions[function].predict({name: x.astype(np.float32) for name, x in inputs.items()})
+            return self._functions[function].predict(copies)
 
 
 def require_coremltools(package: Path) -> None:
@@ -90,55 +96,90 @@ def require_coremltools(package: Path) -> None:
     logging.getLogger("coremltools").setLevel(logging.ERROR)
 
 
-def compiled(package: Path) -> Path:
-    """The package compiled for this system, from the user's cache or into it."""
-    import coremltools as ct
+def compiled(package: Path, cache: Path) -> Path:
+    """The package compiled for this system, from `cache` or into it; what was compiled of it before is dropped.
 
-    key = hashlib.sha256((package / SPEC).read_bytes() + platform.mac_ver()[0].encode()).hexdigest()[:16]
-    target = user_cache_dir() / "coreml" / f"{package.stem}-{key}.mlmodelc"
+    Raises:
+        WeightsError: Core ML cannot compile it.
+    """
+    place = hashlib.sha256(str(package.resolve()).encode()).hexdigest()[:8]
+    content = hashlib.sha256((package / SPEC).read_bytes() + platform.mac_ver()[0].encode()).hexdigest()[:16]
+    target = cache / f"{package.stem}-{place}-{content}.mlmodelc"
     if not target.is_dir():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as work:
-            made = ct.models.utils.compile_model(str(package), str(Path(work) / target.name))
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as work:
+            made = _compile(package, Path(work) / target.name)
             try:
                 os.replace(made, target)
             except OSError:
                 # another process was faster
                 if not target.is_dir():
                     raise
-        for old in target.parent.glob(f"{package.stem}-*.mlmodelc"):
+        for old in cache.glob(f"{package.stem}-{place}-*.mlmodelc"):
             if old != target:
                 shutil.rmtree(old, ignore_errors=True)
     return target
 
 
+def _compile(package: Path, target: Path) -> Path:
+    import coremltools as ct
+
+    with _named("compile", package):
+        return Path(ct.models.utils.compile_model(str(package), str(target)))
+
+
+@contextmanager
+def _named(what: str, package: Path) -> Iterator[None]:
+    """Core ML's errors as one of this package's."""
+    try:
+        yield
+    except RuntimeError as error:
+        line = " ".join(str(error).split())
+        raise WeightsError(
+            f"Core ML cannot {what} {package} ({line}): make it again, or use the mlx back end"
+        ) from None
+
+
 def has_engine() -> bool:
-    """Whether this is a Mac whose Neural Engine can be used (a virtual one's cannot)."""
+    """Whether this is a Mac whose Neural Engine Core ML can use (a virtual one's cannot be)."""
     if not runs_here():
         return False
-    from coremltools.models.compute_device import MLComputeDevice, MLNeuralEngineComputeDevice
+    import coremltools as ct
+    from coremltools.models.compute_device import MLNeuralEngineComputeDevice
 
-    return any(isinstance(device, MLNeuralEngineComputeDevice) for device in MLComputeDevice.get_all_compute_devices())
+    devices = ct.models.MLModel.get_available_compute_devices()
+    return any(isinstance(device, MLNeuralEngineComputeDevice) for device in devices)
 
 
-def work_off_the_engine(package: Path) -> dict[str, float]:
-    """Type of operation → its share of all estimated cost where Core ML prefers another device for it."""
+def work_off_the_engine(package: Path, function: str) -> dict[str, float]:
+    """Type of operation → its share of a function's estimated cost where Core ML prefers another device for it.
+
+    Raises:
+        WeightsError: Core ML cannot compile the package.
+    """
     import coremltools as ct
     from coremltools.models.compute_device import MLNeuralEngineComputeDevice
     from coremltools.models.compute_plan import MLComputePlan
 
-    plan = MLComputePlan.load_from_path(str(compiled(package)), compute_units=ct.ComputeUnit.CPU_AND_NE)
-    program = plan.model_structure.program
-    total, elsewhere = 0.0, dict[str, float]()
-    for function in program.functions.values() if program else ():
-        for operation in function.block.operations:
-            usage = plan.get_compute_device_usage_for_mlprogram_operation(operation)
+    with tempfile.TemporaryDirectory() as work:
+        # a plan is made for the default function alone
+        copy = shutil.copytree(package, Path(work) / package.name)
+        spec = read_spec(copy)
+        spec.description.defaultFunctionName = function
+        (copy / SPEC).write_bytes(spec.SerializeToString())
+        path = _compile(copy, Path(work) / "plan.mlmodelc")
+        plan = MLComputePlan.load_from_path(str(path), compute_units=ct.ComputeUnit.CPU_AND_NE)
+        program = plan.model_structure.program
+        total, elsewhere = 0.0, dict[str, float]()
+        for operation in program.functions[function].block.operations if program else ():
             cost = plan.get_estimated_cost_for_mlprogram_operation(operation)
-            if usage is None or cost is None:
+            if cost is None:
                 continue
             total += cost.weight
-            if not isinstance(usage.preferred_compute_device, MLNeuralEngineComputeDevice):
-                kind = operation.operator_name
+            usage = plan.get_compute_device_usage_for_mlprogram_operation(operation)
+            if usage is None or not isinstance(usage.preferred_compute_device, MLNeuralEngineComputeDevice):
+                # "ios18.conv"
+                kind = operation.operator_name.rpartition(".")[2]
                 elsewhere[kind] = elsewhere.get(kind, 0.0) + cost.weight
     # nothing that has a cost: the plan shows nothing, which must not pass
     return {kind: cost / total for kind, cost in elsewhere.items()} if total else {"unknown": 1.0}
@@ -165,6 +206,18 @@ class _Package:
         self.sha256 = metadata["weights_sha256"]
         self.lengths = [int(length) for length in metadata["lengths"].split(",")]
         self.program = program(package)
+
+    def rows(self, function: str, inputs: Inputs, count: int) -> mx.array:
+        """The single output (1, width, 1, S) of a function → (count, width), evaluated.
+
+        Raises:
+            WeightsError: it holds what is no finite number.
+        """
+        (features,) = self.program(function, inputs).values()
+        rows = np.ascontiguousarray(features[0, :, 0, :count].T, np.float32)
+        if not np.isfinite(rows).all():
+            raise WeightsError(f"{self.package} makes numbers that are not finite: choose encoder_backend='mlx'")
+        return mx.array(rows)
 
 
 def read_spec(package: Path) -> Any:
@@ -214,9 +267,12 @@ class CoreMLSpeechEncoder(_Package):
 
     def __call__(self, samples: np.ndarray) -> mx.array:
         """Raises `AudioError` for a recording that is longer than the longest function."""
-        bucket = audio_bucket(len(samples), self.buckets)
+        return self.features(samples, audio_bucket(len(samples), self.buckets))[None]
+
+    def features(self, samples: np.ndarray, bucket: AudioBucket) -> mx.array:
+        """(samples,) at 16 kHz → (T, width), by the function of `bucket`."""
         inputs, frames = audio_inputs(samples, bucket)
-        return _rows(self.program(bucket.function, inputs), frames)[None]
+        return self.rows(bucket.function, inputs, frames)
 
 
 class CoreMLCharacterEncoder(_Package):
@@ -250,26 +306,17 @@ class CoreMLCharacterEncoder(_Package):
         self.vocabulary = CharacterVocabulary(metadata["vocabulary"].split("\n"), longest)
 
     def __call__(self, norm_text: str) -> mx.array:
-        return self.features(self.vocabulary.ids(norm_text))[1:-1]
+        return self.vocabulary.encode(norm_text, lambda ids: self.features(ids, text_bucket(len(ids), self.buckets)))
 
-    def features(self, ids: list[int]) -> mx.array:
-        """Token ids, [CLS] and [SEP] included → (len(ids), width)."""
-        bucket = text_bucket(len(ids), self.buckets)
-        return _rows(self.program(bucket.function, self.inputs(ids, bucket)), len(ids))
+    def features(self, ids: list[int], bucket: TextBucket) -> mx.array:
+        """Token ids, [CLS] and [SEP] included → (len(ids), width), by the function of `bucket`."""
+        return self.rows(bucket.function, self.inputs(ids, bucket), len(ids))
 
     def inputs(self, ids: list[int], bucket: TextBucket) -> Inputs:
         """What the bucket's function takes for these ids: see `buckets.text_inputs`."""
         embeddings = self.words[ids].astype(np.float32) + self.positions[: len(ids)]
         padding = self.words[0].astype(np.float32) + self.positions[0]
         return text_inputs(embeddings, padding, bucket)
-
-
-def _rows(outputs: Mapping[str, np.ndarray], count: int) -> mx.array:
-    """The single output (1, width, 1, S) → (count, width), evaluated."""
-    (features,) = outputs.values()
-    rows = mx.array(np.ascontiguousarray(features[0, :, 0, :count].T.astype(np.float32)))
-    mx.eval(rows)
-    return rows
 
 
 def _macos() -> tuple[int, ...]:

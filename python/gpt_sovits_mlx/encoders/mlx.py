@@ -71,6 +71,4 @@ class MLXCharacterEncoder(_Encoder):
         self.vocabulary = CharacterVocabulary(tokens, self.model.max_tokens)
 
     def __call__(self, norm_text: str) -> mx.array:
-        features = self.model(mx.array(self.vocabulary.ids(norm_text))[None])[0, 1:-1]
-        mx.eval(features)
-        return features
+        return self.vocabulary.encode(norm_text, lambda ids: self.model(mx.array([ids]))[0])

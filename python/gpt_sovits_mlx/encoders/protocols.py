@@ -28,5 +28,5 @@ class CharacterEncoder(Protocol):
     def sha256(self) -> str: ...
 
     def __call__(self, norm_text: str) -> mx.array:
-        """One row for each character: (len(norm_text), width)."""
+        """One row for each character of a text of any length: (len(norm_text), width)."""
         ...

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from .report import FAILED, Row, not_run, print_table
+from .report import FAILED, Row, broken, not_run, print_table
 
 __all__ = ["FAILED", "STAGES", "Row", "print_table", "verify"]
 STAGES = ("text", "cnhubert", "roberta", "gpt", "sovits", "tokens")
@@ -20,31 +20,34 @@ def verify(stages: Sequence[str] = STAGES, model_dir: Path | None = None) -> Ite
         model_dir: folder with the voices; by default the user's.
 
     Yields:
-        A row for each check, those that this machine cannot make among them.
+        A row for each check, those that this machine cannot make among them; one that failed where a stage broke off.
     """
-    import mlx.core as mx
-
-    from ..encoders.mlx import MLXCharacterEncoder, MLXSpeechEncoder
     from . import models
-    from .coreml import NO_MAC, verify_package
     from .tokens import verify_tokens
 
-    if models.backend() != "metal" and {*stages} - {"text", "tokens"}:
-        yield not_run("all models", "MLX, Metal", NO_MAC)
-    if "text" in stages:
-        yield from models.verify_text()
-    for name in ("cnhubert", "roberta"):
-        if name in stages:
-            with tempfile.TemporaryDirectory() as work:
-                weights = models.write_encoder(name, Path(work))
-                if name == "cnhubert":
-                    yield from models.verify_cnhubert(MLXSpeechEncoder(weights, mx.float32))
-                else:
-                    yield from models.verify_roberta(MLXCharacterEncoder(weights, mx.float32))
-                yield from verify_package(name, weights)
-    if "gpt" in stages:
-        yield from models.verify_gpt()
-    if "sovits" in stages:
-        yield from models.verify_sovits()
-    if "tokens" in stages:
-        yield from verify_tokens(model_dir)
+    checks: dict[str, Callable[[], Iterator[Row]]] = {
+        "text": models.verify_text,
+        "cnhubert": lambda: _verify_encoder("cnhubert"),
+        "roberta": lambda: _verify_encoder("roberta"),
+        "gpt": models.verify_gpt,
+        "sovits": models.verify_sovits,
+        "tokens": lambda: verify_tokens(model_dir),
+    }
+    if set(stages) != {"text"} and (missing := models.no_metal()):
+        yield not_run("all models", "MLX, Metal", missing)
+    for stage in (stage for stage in STAGES if stage in stages):
+        try:
+            yield from checks[stage]()
+        except Exception as error:
+            # whatever breaks on a machine belongs into its certificate
+            yield broken(stage, error)
+
+
+def _verify_encoder(name: str) -> Iterator[Row]:
+    from . import models
+    from .coreml import verify_package
+
+    with tempfile.TemporaryDirectory() as work:
+        weights = models.write_encoder(name, Path(work))
+        yield from models.verify_cnhubert(weights) if name == "cnhubert" else models.verify_roberta(weights)
+        yield from verify_package(name, weights)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,13 @@ def device() -> str:
     return {"cpu": "MLX, CPU", "metal": "MLX, Metal", "cuda": "MLX, CUDA"}[backend()]
 
 
+def no_metal() -> str:
+    """Why MLX does not compute on Metal here; empty where it does."""
+    if backend() == "metal":
+        return ""
+    return "this Mac offers no GPU" if sys.platform == "darwin" else "needs a Mac"
+
+
 def verify_text() -> Iterator[Row]:
     frontend, texts, clock = TextFrontend(), load_texts(), Clock()
     with clock.running():
@@ -109,20 +117,20 @@ def verify_sovits() -> Iterator[Row]:
     yield Row("SoVITS, audio", device(), difference, LIMITS[backend()], "", clock.seconds)
 
 
-def verify_cnhubert(encoder: MLXSpeechEncoder) -> Iterator[Row]:
-    samples, data = golden_recording()
+def verify_cnhubert(weights: Path) -> Iterator[Row]:
+    encoder, (samples, data) = MLXSpeechEncoder(weights, mx.float32), golden_recording()
     clock = Clock()
     with clock.running():
         features = np.array(encoder(samples)[0])
     made = features[data["frames"]]
-    yield Row("CNHubert", device(), _excess(made, data["features"]), LIMITS[backend()], "", clock.seconds)
+    yield Row("CNHubert", device(), excess(made, data["features"]), LIMITS[backend()], "", clock.seconds)
 
 
-def verify_roberta(encoder: MLXCharacterEncoder) -> Iterator[Row]:
-    data, clock = load_outputs("roberta"), Clock()
+def verify_roberta(weights: Path) -> Iterator[Row]:
+    encoder, data, clock = MLXCharacterEncoder(weights, mx.float32), load_outputs("roberta"), Clock()
     with clock.running():
         features = np.array(encoder.model(mx.array(data["input_ids"].astype(np.int32)))[0])
-    yield Row("RoBERTa", device(), _excess(features, data["features"]), LIMITS[backend()], "", clock.seconds)
+    yield Row("RoBERTa", device(), excess(features, data["features"]), LIMITS[backend()], "", clock.seconds)
 
 
 def golden_recording() -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -157,9 +165,10 @@ def _weights(tensors: dict[str, Tensor], expected: Expected) -> Weights:
     return Weights({name: mx.array(values) for name, values in arrays.items()}, str(SOURCE), mx.float32)
 
 
-def _excess(made: np.ndarray, stored: np.ndarray) -> float:
-    """Largest difference beyond the rounding of what is stored as float16."""
+def excess(made: np.ndarray, stored: np.ndarray) -> float:
+    """Largest difference beyond the rounding of what is stored as float16; no number where one is none."""
     if made.shape != stored.shape:
         return float("nan")
     rounding = np.spacing(np.abs(stored)).astype(np.float32) / 2
-    return max(0.0, float((np.abs(made - stored.astype(np.float32)) - rounding).max()))
+    # unlike Python's max, NumPy's keeps what is no number
+    return float(np.maximum(0.0, (np.abs(made - stored.astype(np.float32)) - rounding).max()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -46,6 +47,12 @@ class Row:
         return NOT_RUN if self.reason else FAILED
 
 
+def broken(stage: str, error: Exception) -> Row:
+    """A check that ended in an error: it fails."""
+    line = " ".join(f"{type(error).__name__}: {error}".split())
+    return Row(stage, "", float("nan"), 0.0, "", note=line)
+
+
 def not_run(stage: str, device: str, reason: str) -> Row:
     """A check that this machine cannot make."""
     return Row(stage, device, None, 0.0, "", reason=reason)
@@ -67,7 +74,9 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
     """One line for each row, and how many passed, failed and did not run."""
     from rich.table import Table
 
-    table = Table("stage", "device", "difference", "limit", "verdict", "time", box=None)
+    table = Table(box=None)
+    for column in ("stage", "device", "difference", "limit", "verdict", "time"):
+        table.add_column(column, no_wrap=column in ("stage", "limit", "time"), overflow="fold")
     for row in rows:
         numbers = ("", "") if row.difference is None else (_number(row.difference), _number(row.limit))
         difference = f"{numbers[0]} {row.measure}{f' ({row.note})' if row.note else ''}".strip()
@@ -80,4 +89,6 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
 
 
 def _number(value: float) -> str:
+    if not math.isfinite(value):
+        return "no number"
     return f"{value:.0f}" if value == int(value) else f"{value:.1e}"

@@ -11,14 +11,14 @@ import mlx.core as mx
 import numpy as np
 
 from .. import audio
-from ..encoders.coreml import CoreMLProgram, CoreMLSpeechEncoder, Program
+from ..encoders.coreml import CoreMLSpeechEncoder, Program, has_engine, runs_here
 from ..encoders.mlx import MLXSpeechEncoder
 from ..engine import GPTSoVITSEngine, voice_roots
 from ..errors import DependencyError
 from ..models.sovits import SoVITS
 from ..runtime import model_home
 from ..voice import APPENDED_SILENCE, Voice, VoiceFolder, find_voice, voice_paths
-from .coreml import ENGINE, INTERPRETER, has_engine, no_engine
+from .coreml import ENGINE, INTERPRETER, NO_MAC, PROCESSOR, in_place, no_engine
 from .golden import DATA
 from .report import Clock, Row, not_run
 
@@ -67,20 +67,19 @@ def agreement(sovits: SoVITS, ours: Encode, theirs: Encode, recordings: Sequence
 
 def verify_tokens(model_dir: Path | None = None) -> Iterator[Row]:
     """The demo voice's own encoder and codebook on 40 utterances that it speaks itself."""
-    roots = voice_roots(model_dir or model_home())
-    if "demo" not in {path.name for path in voice_paths(roots)}:
-        yield not_run(TITLE, INTERPRETER, "the demo voice is not installed")
-        return
-    weights = VoiceFolder.read(find_voice("demo", roots)).own_encoder("cnhubert")
-    if weights is None:
-        yield not_run(TITLE, INTERPRETER, "the demo voice has no encoder of its own")
-        return
     from ..convert.coreml import require_converter
 
+    roots = voice_roots(model_dir or model_home())
+    weights = None
+    if "demo" in {path.name for path in voice_paths(roots)}:
+        weights = VoiceFolder.read(find_voice("demo", roots)).own_encoder("cnhubert")
     try:
+        if weights is None:
+            raise DependencyError("there is no demo voice with an encoder of its own")
         require_converter()
     except DependencyError as missing:
         yield not_run(TITLE, INTERPRETER, str(missing))
+        yield not_run(TITLE, ENGINE, str(missing) if runs_here() else NO_MAC)
         return
     from ..convert.coreml.encoders import make_cnhubert
     from ..convert.coreml.interpreter import Interpreter
@@ -92,9 +91,9 @@ def verify_tokens(model_dir: Path | None = None) -> Iterator[Row]:
         package = Path(work) / "cnhubert_ane.mlpackage"
         make_cnhubert(weights, package)
         yield _row(voice, weights, package, Interpreter, INTERPRETER, recordings)
-        if has_engine():
-            yield _row(voice, weights, package, CoreMLProgram, ENGINE, recordings)
-        else:
+        if runs_here():
+            yield _row(voice, weights, package, in_place, ENGINE if has_engine() else PROCESSOR, recordings)
+        if not has_engine():
             yield not_run(TITLE, ENGINE, no_engine())
 
 

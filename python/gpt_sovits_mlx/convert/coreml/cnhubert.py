@@ -12,7 +12,7 @@ from torch import nn
 
 from ...encoders.buckets import FIRST_STRIDE, HOP, LOUDEST_GAIN, ROW_FRAMES, AudioBucket, audio_inputs
 from ...errors import WeightsError
-from ...models.cnhubert import NAMES
+from ...models.cnhubert import NAMES, CNHubertConfig
 from .layers import ChannelNorm, Pointwise, Tensors, TransformerLayer, parameter
 
 KERNELS, STRIDES = [10, 3, 3, 3, 3, 2, 2], [5, 2, 2, 2, 2, 2, 2]
@@ -102,22 +102,24 @@ class CNHubertNetwork(nn.Module):
 
     def __init__(self, tensors: Tensors, config: Mapping[str, Any]):
         super().__init__()
-        if list(config["conv_kernel"]) != KERNELS or list(config["conv_stride"]) != STRIDES:
+        settings = CNHubertConfig.from_dict(dict(config))
+        kernels, strides = list(config["conv_kernel"]), list(settings.conv_stride)
+        if kernels != KERNELS or strides != STRIDES:
             raise WeightsError(
-                f"a HuBERT with kernels {config['conv_kernel']} and strides {config['conv_stride']} cannot be made"
-                f" into a Core ML package: it must have {KERNELS} and {STRIDES}, as HuBERT base has"
+                f"a HuBERT with kernels {kernels} and strides {strides} cannot be made into a Core ML package: it must"
+                f" have {KERNELS} and {STRIDES}, as HuBERT base has"
             )
-        eps, heads = config["layer_norm_eps"], config["num_attention_heads"]
+        eps, heads = settings.layer_norm_eps, settings.num_attention_heads
         self.first = FirstLayer(tensors)
         convolutions = [tensors[f"feature_extractor.conv_layers.{i}.conv.weight"] for i in range(1, len(KERNELS))]
         self.convolutions = nn.ParameterList(parameter(weight[:, :, None]) for weight in convolutions)
         self.projection_norm = ChannelNorm(tensors, "feature_projection.layer_norm", eps, FEATURE_GAIN)
         self.projection = Pointwise(tensors, "feature_projection.projection")
-        self.position = PositionalConvolution(tensors, config["num_conv_pos_embedding_groups"])
+        self.position = PositionalConvolution(tensors, settings.num_conv_pos_embedding_groups)
         self.norm = ChannelNorm(tensors, "encoder.layer_norm", eps)
         self.layers = nn.ModuleList(
             TransformerLayer(tensors, f"encoder.layers.{i}", NAMES, heads, eps)
-            for i in range(config["num_hidden_layers"])
+            for i in range(settings.num_hidden_layers)
         )
 
     def forward(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from ...encoders.buckets import AUDIO_BUCKETS, TEXT_BUCKETS, AudioBucket, TextBucket
@@ -79,20 +80,19 @@ def make_roberta(
     _check_output(output)
     with open_source(input, convert_roberta, roberta_tensors) as source:
         longest = source.config["max_position_embeddings"]
-        buckets = buckets or [b for b in TEXT_BUCKETS if b.length <= longest] or [TextBucket(longest)]
+        buckets = buckets or [TextBucket(n) for n in sorted({min(b.length, longest) for b in TEXT_BUCKETS})]
         network = RobertaNetwork(source.tensors, source.config)
         metadata = _metadata("roberta", source, buckets, precision)
         about = "RoBERTa, the text encoder of GPT-SoVITS: embeddings of characters to features"
-        vocabulary = source.path.with_name(f"{source.path.stem}_vocab.txt")
+        tables = embedding_tables(source.tensors)
+        beside = {"weights_sha256": source.sha256, "vocabulary": _vocabulary(source.path)}
         try:
-            tables = embedding_tables(source.tensors)
-            beside = {"weights_sha256": source.sha256, "vocabulary": vocabulary.read_text(encoding="utf-8")}
             with written_whole(embeddings_beside(output)) as temporary:
                 save_file(tables, temporary, beside)
                 # only a finished package gives the tables their name
                 build_package(network, buckets, output, metadata, about, precision, "RoBERTa" if progress else None)
-        except OSError as error:
-            raise WeightsError(f"cannot write {output}: {error.strerror or error}") from None
+        except (OSError, SafetensorError) as error:
+            raise WeightsError(f"cannot write {output}: {getattr(error, 'strerror', None) or error}") from None
     return PackageConversion(output, source.sha256, tuple(b.length for b in buckets))
 
 
@@ -122,6 +122,14 @@ def _read(path: Path, config_path: Path, shapes: Callable[[Mapping[str, Any]], d
         name = f"{type(error).__name__} at {error}"
         raise WeightsError(f"{config_path} is damaged or of another model ({name}): convert it again") from None
     return Source(path, gather(read_safetensors(path), expected, path, None), config, file_sha256(path))
+
+
+def _vocabulary(weights: Path) -> str:
+    path = weights.with_name(f"{weights.stem}_vocab.txt")
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise WeightsError(f"cannot read {path} ({error}), which belongs to {weights}: convert it again") from None
 
 
 def _metadata(

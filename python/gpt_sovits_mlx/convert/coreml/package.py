@@ -28,6 +28,9 @@ from ...errors import WeightsError
 
 OUTPUT = "features"
 PRECISIONS = {"float16": (ct.precision.FLOAT16, np.float16), "float32": (ct.precision.FLOAT32, np.float32)}
+WRITERS = ("filesystem error", "FileWriter")
+"""By which coremltools' own failures to write are known."""
+FULL = "the disk seems to be full"
 Bucket = TextBucket | AudioBucket
 
 
@@ -74,7 +77,11 @@ def build_package(
                 output.rename(Path(work) / "replaced")
             os.replace(made, output)
     except OSError as error:
-        raise WeightsError(f"cannot write {output}: {error.strerror or error}") from None
+        raise WeightsError(f"cannot write {output}: {error.strerror or FULL}") from None
+    except RuntimeError as error:
+        if not any(writer in str(error) for writer in WRITERS):
+            raise
+        raise WeightsError(f"cannot write {output}: {FULL}") from None
 
 
 def _write_functions(network: Network, buckets: Sequence[Bucket], made: Path, precision: str, step: Any) -> None:
@@ -84,7 +91,7 @@ def _write_functions(network: Network, buckets: Sequence[Bucket], made: Path, pr
     with _quiet():
         for bucket in buckets:
             part = made.with_name(f"{bucket.function}.mlpackage")
-            convert_function(network, bucket, precision).save(str(part))
+            convert_function(network, bucket, part, precision)
             parts.append(part)
             step()
         for bucket, part in zip(buckets, parts, strict=True):
@@ -96,14 +103,14 @@ def _write_functions(network: Network, buckets: Sequence[Bucket], made: Path, pr
         shutil.rmtree(part)
 
 
-def convert_function(network: Network, bucket: Bucket, precision: str = "float16") -> Any:
-    """The network at one length as an ML program for iOS 18 and macOS 15."""
+def convert_function(network: Network, bucket: Bucket, package: Path, precision: str = "float16") -> None:
+    """Write the network at one length, an ML program for iOS 18 and macOS 15, as function "main" of a package."""
     compute, number = PRECISIONS[precision]
     example = network.example(bucket)
     tensors = tuple(torch.from_numpy(example[name]) for name in network.input_names)
     with torch.no_grad(), _quiet():
         traced = torch.jit.trace(network.eval(), tensors, check_trace=False)
-        return ct.convert(
+        ct.convert(
             traced,
             inputs=[ct.TensorType(name, example[name].shape, dtype=number) for name in network.input_names],
             outputs=[ct.TensorType(OUTPUT, dtype=number)],
@@ -112,6 +119,8 @@ def convert_function(network: Network, bucket: Bucket, precision: str = "float16
             compute_units=ct.ComputeUnit.CPU_AND_NE,
             minimum_deployment_target=ct.target.iOS18,
             skip_model_load=True,
+            # what coremltools writes elsewhere stays until the interpreter ends
+            package_dir=str(package),
         )
 
 

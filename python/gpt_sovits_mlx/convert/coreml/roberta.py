@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ...encoders.buckets import TextBucket, text_inputs
-from ...models.roberta import NAMES
+from ...models.roberta import NAMES, RobertaConfig
 from .layers import ChannelNorm, Tensors, TransformerLayer
 
 EMBEDDINGS = "bert.embeddings"
@@ -23,7 +23,8 @@ class RobertaNetwork(nn.Module):
 
     def __init__(self, tensors: Tensors, config: Mapping[str, Any]):
         super().__init__()
-        eps, heads = config["layer_norm_eps"], config["num_attention_heads"]
+        settings = RobertaConfig.from_dict(dict(config))
+        eps, heads = settings.layer_norm_eps, settings.num_attention_heads
         self.width = config["hidden_size"]
         self.norm = ChannelNorm(tensors, f"{EMBEDDINGS}.LayerNorm", eps)
         self.layers = nn.ModuleList(
