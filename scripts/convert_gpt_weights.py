@@ -9,4 +9,8 @@ from gpt_sovits_mlx.convert import convert_gpt
 from gpt_sovits_mlx.convert.command import run_conversion
 
 if __name__ == "__main__":
-    sys.exit(run_conversion(convert_gpt, "Convert an official GPT checkpoint.", "the .ckpt file"))
+    sys.exit(
+        run_conversion(
+            convert_gpt, "Convert an official GPT checkpoint.", "the .ckpt file (or a .safetensors made of it)"
+        )
+    )

@@ -9,4 +9,5 @@ from gpt_sovits_mlx.convert import convert_sovits
 from gpt_sovits_mlx.convert.command import run_conversion
 
 if __name__ == "__main__":
-    sys.exit(run_conversion(convert_sovits, "Convert an official SoVITS checkpoint (v1 or v2).", "the .pth file"))
+    description = "Convert an official SoVITS checkpoint (v1 or v2)."
+    sys.exit(run_conversion(convert_sovits, description, "the .pth file", quantizes=False))

@@ -23,7 +23,7 @@ LAYERS = [
     {"models", "sampling"},
     {"layers", "kernels"},
     {"audio"},
-    {"runtime", "files"},
+    {"runtime", "files", "quantization"},
     {"errors"},
 ]
 # what the line above forbids and the design wants all the same

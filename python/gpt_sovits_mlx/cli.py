@@ -13,6 +13,7 @@ from typing import Any
 
 from . import __version__
 from .errors import GPTSoVITSError, TextError, VoiceError
+from .quantization import BITS
 from .runtime import model_home, require_mlx
 from .text import LANGUAGES, SPLIT_METHODS
 
@@ -111,6 +112,7 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     add("--name", help="name of the voice; it goes to voices/NAME in the model folder")
     add("--output", type=Path, help="folder of the voice, instead of --name")
     add("--dtype", choices=("float32", "float16"), help="store the weights so (default: as in the files)")
+    add("--bits", type=int, choices=BITS, help="quantize the GPT's matrices; --dtype is for all else")
     add("--licence", default="", help="under which the voice may be used")
     add("--card", default="", help="who speaks, where the recordings come from")
     add("--overwrite", action="store_true", help="replace an existing voice")
@@ -122,6 +124,7 @@ def _add_encoders(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--fetch", action="store_true", help="download the published ones (840 MB)")
     source.add_argument("--from", dest="source", type=Path, metavar="FOLDER", help="GPT_SoVITS/pretrained_models")
     parser.add_argument("--dtype", choices=("float32", "float16"))
+    parser.add_argument("--bits", type=int, choices=BITS, help="quantize the matrices; --dtype is for all else")
     _add_model_dir(parser)
 
 
@@ -204,17 +207,29 @@ def voices(options: argparse.Namespace) -> int:
     from .engine import voice_roots
     from .voice import VoiceFolder, voice_paths
 
-    table = Table("voice", "version", "languages", "sample rate", "folder", box=None)
+    table = Table("voice", "version", "GPT", "languages", "sample rate", "folder", box=None)
     for path in voice_paths(voice_roots(options.model_dir or model_home())):
         voice = VoiceFolder.read(path)
-        table.add_row(voice.name, voice.version, ", ".join(voice.languages), f"{voice.sample_rate} Hz", str(path))
+        rate, languages = f"{voice.sample_rate} Hz", ", ".join(voice.languages)
+        table.add_row(voice.name, voice.version, _precision(voice.weights), languages, rate, str(path))
     Console().print(table)
     return 0
 
 
+def _precision(weights: Path) -> str:
+    """What the GPT's matrices are stored in: "8 bits", "float16"."""
+    from .layers.weights import read_config
+    from .quantization import Quantization
+
+    path = weights / "gpt.safetensors"
+    config = read_config(path)
+    quantization = Quantization.of(config, path)
+    return f"{quantization.bits} bits" if quantization else str(config.get("dtype", ""))
+
+
 def convert(options: argparse.Namespace) -> int:
     """Make a voice folder of official files, and enrol its reference where CNHubert is installed."""
-    from .convert import convert_voice
+    from .convert import Quantization, convert_voice
     from .engine import GPTSoVITSEngine
     from .files import file_sha256
     from .store import OFFICIAL
@@ -237,6 +252,7 @@ def convert(options: argparse.Namespace) -> int:
         licence=options.licence,
         card=options.card,
         dtype=options.dtype,
+        quantization=Quantization(options.bits) if options.bits else None,
         overwrite=options.overwrite,
         progress=sys.stderr.isatty(),
     )
@@ -254,13 +270,18 @@ def convert(options: argparse.Namespace) -> int:
 
 def encoders(options: argparse.Namespace) -> int:
     """Install the base encoders into the model folder."""
-    from .convert import convert_encoders, fetch_encoders
+    from .convert import Quantization, convert_encoders, fetch_encoders
 
     model_dir = options.model_dir or model_home()
+    settings = {
+        "dtype": options.dtype,
+        "quantization": Quantization(options.bits) if options.bits else None,
+        "progress": sys.stderr.isatty(),
+    }
     if options.fetch:
-        made = fetch_encoders(model_dir, dtype=options.dtype, progress=sys.stderr.isatty())
+        made = fetch_encoders(model_dir, **settings)
     else:
-        made = convert_encoders(options.source, model_dir, dtype=options.dtype, progress=sys.stderr.isatty())
+        made = convert_encoders(options.source, model_dir, **settings)
     for conversion in made.values():
         print(f"wrote {conversion.weights} ({conversion.parameters / 1e6:.1f} M parameters)")
     return 0

@@ -181,7 +181,7 @@ def test_outputs_that_cannot_be_meant(tmp_path: Path):
         convert_gpt(source, tmp_path / "gpt.safetensors", dtype="int8")
     (tmp_path / "file").write_text("")
     with pytest.raises(WeightsError, match="cannot write"):
-        convert_gpt(source, tmp_path / "file" / "gpt.safetensors")
+        convert_gpt(write_gpt(tmp_path / "x.ckpt", state, config), tmp_path / "file" / "gpt.safetensors")
 
 
 def test_weights_and_config_come_together_or_not_at_all(tmp_path: Path):

@@ -4,6 +4,7 @@ Nothing here needs PyTorch: checkpoints are read by `torchfile`, which builds da
 what a file asks for.
 """
 
+from ..quantization import Quantization
 from .cnhubert import convert_cnhubert
 from .fetch import convert_encoders, fetch_encoders
 from .gpt import convert_gpt
@@ -14,6 +15,7 @@ from .voice import VoiceConversion, convert_voice
 
 __all__ = [
     "Conversion",
+    "Quantization",
     "VoiceConversion",
     "convert_cnhubert",
     "convert_encoders",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import WeightsError
+from ..quantization import Quantization
 from .output import Conversion, check_output, write_model
 from .source import Settings, check_kind, count, read_hugging_face, without_prefix
 from .tensors import Expected, Shape, Tensor, axes, gather, stored_dtype
@@ -24,7 +25,11 @@ _UNUSED = (
 
 
 def convert_cnhubert(
-    input: Path | str, output: Path | str, dtype: str | None = None, progress: bool = False
+    input: Path | str,
+    output: Path | str,
+    dtype: str | None = None,
+    progress: bool = False,
+    quantization: Quantization | None = None,
 ) -> Conversion:
     """Convert a HuBERT of the base model's build (`chinese-hubert-base` or one with other widths).
 
@@ -34,6 +39,7 @@ def convert_cnhubert(
         output: `…/cnhubert.safetensors`; `cnhubert_config.json` is written beside it.
         dtype: "float16" or "float32" to store all tensors as; None keeps what the file stores.
         progress: show a progress bar.
+        quantization: store the matrices in fewer bits; `dtype` is then that of all else, the groups' scales included.
 
     Raises:
         WeightsError: the files are no sound HuBERT of this build, or the output cannot be written; nothing is
@@ -47,8 +53,8 @@ def convert_cnhubert(
     config = cnhubert_config(tensors, settings, weights)
     expected = Expected(cnhubert_tensors(config), is_unused, {POSITIONS: 2})
     arrays = gather(tensors, expected, weights, dtype, "CNHubert" if progress else None)
-    config |= {"dtype": stored_dtype(tensors, expected.shapes, dtype), "quantization": None}
-    return write_model(output, arrays, config, tuple(filter(is_unused, tensors)))
+    config |= {"dtype": stored_dtype(tensors, expected.shapes, dtype)}
+    return write_model(output, arrays, config, tuple(filter(is_unused, tensors)), quantization=quantization)
 
 
 def cnhubert_config(tensors: Mapping[str, Tensor], settings: Settings, source: Path) -> dict[str, Any]:

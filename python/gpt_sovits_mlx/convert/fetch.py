@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import DependencyError, WeightsError
 from ..files import file_sha256
+from ..quantization import Quantization
 from .cnhubert import convert_cnhubert
 from .output import Conversion
 from .roberta import convert_roberta
@@ -46,6 +47,7 @@ def fetch_encoders(
     model_dir: Path | str,
     names: Sequence[str] = tuple(ENCODERS),
     dtype: str | None = None,
+    quantization: Quantization | None = None,
     progress: bool = True,
 ) -> dict[str, Conversion]:
     """Download the encoders that GPT-SoVITS users have, and convert them into a model folder.
@@ -55,7 +57,7 @@ def fetch_encoders(
     Args:
         model_dir: the model folder; the encoders go to `encoders/` in it.
         names: which of "cnhubert" and "roberta".
-        dtype: as of `convert_cnhubert`.
+        dtype, quantization: as of `convert_cnhubert`.
         progress: show progress bars.
 
     Raises:
@@ -81,7 +83,7 @@ def fetch_encoders(
     for file in files:
         if not (folder / file).is_file() or file_sha256(folder / file) != SHA256[file]:
             raise WeightsError(f"{folder / file} is not the published file: delete it from the cache and fetch again")
-    return convert_encoders(folder, model_dir, names, dtype, progress)
+    return convert_encoders(folder, model_dir, names, dtype, quantization, progress)
 
 
 def convert_encoders(
@@ -89,6 +91,7 @@ def convert_encoders(
     model_dir: Path | str,
     names: Sequence[str] = tuple(ENCODERS),
     dtype: str | None = None,
+    quantization: Quantization | None = None,
     progress: bool = False,
 ) -> dict[str, Conversion]:
     """Convert the encoders of a GPT-SoVITS installation into a model folder.
@@ -99,7 +102,7 @@ def convert_encoders(
         model_dir: the model folder; writes `encoders/cnhubert.safetensors`, `encoders/roberta.safetensors`
             and what belongs beside them.
         names: which of "cnhubert" and "roberta".
-        dtype: as of `convert_cnhubert`.
+        dtype, quantization: as of `convert_cnhubert`.
         progress: show progress bars.
 
     Returns:
@@ -114,7 +117,7 @@ def convert_encoders(
             raise WeightsError(f"{source} holds no folder {ENCODERS[name].folder}: give GPT_SoVITS/pretrained_models")
     return {
         name: ENCODERS[name].convert(
-            source / ENCODERS[name].folder, encoders / f"{name}.safetensors", dtype=dtype, progress=progress
+            source / ENCODERS[name].folder, encoders / f"{name}.safetensors", dtype, progress, quantization
         )
         for name in names
     }

@@ -7,35 +7,44 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import WeightsError
+from ..quantization import Quantization
 from .output import Conversion, check_output, write_model
-from .source import Settings, check_kind, count, without_prefix
+from .source import Settings, check_kind, count, read_converted, without_prefix
 from .tensors import Expected, Shape, Tensor, axes, gather, state_dict, stored_dtype
 from .torchfile import read_torch
 
 
-def convert_gpt(input: Path | str, output: Path | str, dtype: str | None = None, progress: bool = False) -> Conversion:
+def convert_gpt(
+    input: Path | str,
+    output: Path | str,
+    dtype: str | None = None,
+    progress: bool = False,
+    quantization: Quantization | None = None,
+) -> Conversion:
     """Convert an official GPT checkpoint (of v1, v2 and later: one architecture).
 
     Args:
-        input: the `.ckpt` that the trainer exports, or its Lightning training state.
+        input: the `.ckpt` that the trainer exports, its Lightning training state, or a `gpt.safetensors` that was
+            converted before, with its configuration beside it, to be stored in another way.
         output: `…/gpt.safetensors`; `gpt_config.json` is written beside it.
         dtype: "float16" or "float32" to store all tensors as; None keeps what the file stores.
         progress: show a progress bar.
+        quantization: store the matrices in fewer bits; `dtype` is then that of all else, the groups' scales included.
 
     Raises:
         WeightsError: the file is no sound GPT checkpoint, or the output cannot be written; nothing is left.
     """
     source, output = Path(input), Path(output)
     check_output(source, output, dtype)
-    root = read_torch(source).root
-    tensors, settings = _contents(root, source)
+    converted = source.suffix == ".safetensors"
+    tensors, settings = _converted(source) if converted else _official(read_torch(source).root, source)
     config = gpt_config(tensors, settings, source)
     features = axes(tensors, "bert_proj.weight", 2, source)[1]
     inner = axes(tensors, "h.layers.0.linear1.weight", 2, source)[0]
     expected = Expected(gpt_tensors(config, inner, features))
     arrays = gather(tensors, expected, source, dtype, "GPT" if progress else None)
-    config = {**config, "dtype": stored_dtype(tensors, expected.shapes, dtype), "quantization": None}
-    return write_model(output, arrays, config)
+    config = {**config, "dtype": stored_dtype(tensors, expected.shapes, dtype)}
+    return write_model(output, arrays, config, quantization=quantization)
 
 
 def gpt_config(tensors: Mapping[str, Tensor], settings: Settings, source: Path) -> dict[str, Any]:
@@ -105,7 +114,7 @@ def gpt_tensors(config: Mapping[str, Any], inner: int, features: int = 1024) -> 
     return shapes
 
 
-def _contents(root: Any, source: Path) -> tuple[dict[str, Tensor], Settings]:
+def _official(root: Any, source: Path) -> tuple[dict[str, Tensor], Settings]:
     """The tensors, without their `model.` prefix, and the configuration of an export or a training state."""
     if not isinstance(root, dict):
         raise WeightsError(f"{source} is not a GPT file: it holds a {type(root).__name__}")
@@ -115,3 +124,10 @@ def _contents(root: Any, source: Path) -> tuple[dict[str, Tensor], Settings]:
     tensors = without_prefix(state_dict(stored, source), "model.")
     check_kind(tensors, "GPT", source)
     return tensors, Settings(config, source)
+
+
+def _converted(source: Path) -> tuple[dict[str, Tensor], Settings]:
+    """The same of a `gpt.safetensors` with the flat configuration beside it."""
+    tensors, config = read_converted(source)
+    check_kind(tensors, "GPT", source)
+    return tensors, Settings({"model": config, "data": config}, source)

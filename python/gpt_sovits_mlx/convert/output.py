@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 
 from ..errors import WeightsError
 from ..files import file_sha256
+from ..quantization import Quantization, quantized
 from .tensors import DTYPES
 
 
@@ -57,15 +58,20 @@ def write_model(
     config: dict[str, Any],
     unused: tuple[str, ...] = (),
     beside: Mapping[str, str] | None = None,
+    quantization: Quantization | None = None,
 ) -> Conversion:
     """Write `output`, `<stem>_config.json` and the texts `beside` (suffix → text: `<stem>_<suffix>`).
 
+    The matrices are quantized first where that is asked for; the configuration states it, or null.
     All are written in a temporary folder beside the output and renamed into place, so that nothing half
     written is ever found under the final names.
 
     Raises:
-        WeightsError: something cannot be written.
+        WeightsError: something cannot be written, or not be quantized.
     """
+    parameters = sum(array.size for array in tensors.values())
+    tensors, stated = quantized(tensors, quantization)
+    config = {**config, "quantization": stated}
     config_text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
     texts = {"config.json": config_text, **(beside or {})}
     config_path = output.with_name(f"{output.stem}_config.json")
@@ -84,7 +90,6 @@ def write_model(
             _place(finished)
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"cannot write {output}: {getattr(error, 'strerror', None) or error}") from None
-    parameters = sum(array.size for array in tensors.values())
     return Conversion(output, config_path, config, parameters, digest, unused)
 
 

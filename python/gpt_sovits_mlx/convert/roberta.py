@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import WeightsError
+from ..quantization import Quantization
 from .output import Conversion, check_output, write_model
 from .source import Settings, check_kind, count, read_hugging_face, read_json
 from .tensors import Expected, Shape, Tensor, axes, gather, stored_dtype
@@ -20,7 +21,11 @@ _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
 
 def convert_roberta(
-    input: Path | str, output: Path | str, dtype: str | None = None, progress: bool = False
+    input: Path | str,
+    output: Path | str,
+    dtype: str | None = None,
+    progress: bool = False,
+    quantization: Quantization | None = None,
 ) -> Conversion:
     """Convert a BERT whose hidden states are the GPT's features (`chinese-roberta-wwm-ext-large`).
 
@@ -32,6 +37,7 @@ def convert_roberta(
         output: `…/roberta.safetensors`; `roberta_config.json` and `roberta_vocab.txt` are written beside it.
         dtype: "float16" or "float32" to store all tensors as; None keeps what the file stores.
         progress: show a progress bar.
+        quantization: store the matrices in fewer bits; `dtype` is then that of all else, the groups' scales included.
 
     Raises:
         WeightsError: the files are no sound BERT, or the output cannot be written; nothing is left.
@@ -53,8 +59,8 @@ def convert_roberta(
     _check_tied(tensors, weights)
     expected = Expected(roberta_tensors(config), unused)
     arrays = gather(tensors, expected, weights, dtype, "RoBERTa" if progress else None)
-    config |= {"dtype": stored_dtype(tensors, expected.shapes, dtype), "quantization": None}
-    return write_model(output, arrays, config, tuple(filter(unused, tensors)), {"vocab.txt": vocabulary})
+    config |= {"dtype": stored_dtype(tensors, expected.shapes, dtype)}
+    return write_model(output, arrays, config, tuple(filter(unused, tensors)), {"vocab.txt": vocabulary}, quantization)
 
 
 def _modern(name: str) -> str:

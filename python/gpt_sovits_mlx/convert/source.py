@@ -110,6 +110,21 @@ def read_hugging_face(source: Path) -> tuple[Path, dict[str, Tensor], Settings]:
     return weights, state_dict(read_torch(weights).root, weights), settings
 
 
+def read_converted(source: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a model that was converted before, and the configuration beside it.
+
+    Raises:
+        WeightsError: a file is missing or unreadable, or the model is quantized.
+    """
+    path = source.with_name(f"{source.stem}_config.json")
+    config = read_json(path)
+    if not isinstance(config, dict):
+        raise WeightsError(f"{path} is damaged: convert the weights again")
+    if config.get("quantization") is not None:
+        raise WeightsError(f"{source} is quantized, which cannot be undone: give the file that it was made from")
+    return read_safetensors(source), config
+
+
 def read_json(path: Path) -> Any:
     """The content of a JSON file.
 

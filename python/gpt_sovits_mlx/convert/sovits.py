@@ -103,7 +103,6 @@ def sovits_config(version: str, settings: Settings) -> dict[str, Any]:
     if len(dilations) != len(blocks) or len(rates) != len(kernels):
         raise WeightsError(f"{settings.source}: the numbers of blocks and of their sizes in its configuration differ")
     config = {
-        "quantization": None,
         "data": {name: data.integer(name) for name in wanted},
         "model": {
             **{name: model.integer(name) for name in sizes},

@@ -16,6 +16,7 @@ import soundfile
 
 from ..audio import REFERENCE_SECONDS
 from ..errors import AudioError, VoiceError
+from ..quantization import Quantization
 from ..text import LANGUAGES
 from .gpt import convert_gpt
 from .output import Conversion
@@ -48,6 +49,7 @@ def convert_voice(
     licence: str = "",
     card: str = "",
     dtype: str | None = None,
+    quantization: Quantization | None = None,
     overwrite: bool = False,
     progress: bool = False,
 ) -> VoiceConversion:
@@ -69,6 +71,7 @@ def convert_voice(
         licence: under which the voice may be used.
         card: who speaks, where the recordings come from.
         dtype: as of `convert_gpt` and `convert_sovits`.
+        quantization: of the GPT, as of `convert_gpt`.
         overwrite: replace an existing folder.
         progress: show progress bars.
 
@@ -90,7 +93,7 @@ def convert_voice(
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as work:
             made = Path(work) / folder.name
             made.mkdir()
-            first = convert_gpt(gpt, made / "gpt.safetensors", dtype, progress)
+            first = convert_gpt(gpt, made / "gpt.safetensors", dtype, progress, quantization)
             second = convert_sovits(sovits, made / "sovits.safetensors", dtype, progress)
             _check_pair(first, second, Path(gpt), Path(sovits))
             for file, (samples, rate, subtype) in {"reference.wav": recording, **extras}.items():

@@ -9,6 +9,7 @@ from typing import Any
 import mlx.core as mx
 
 from ..errors import WeightsError
+from ..quantization import SCALES, Quantization
 from ..runtime import backend
 
 
@@ -23,21 +24,35 @@ class Weights:
         source: the file's name, for error messages.
         dtype: the type to compute in; `None` keeps the stored one, except on a CPU, where only float32
             reaches BLAS.
+        quantization: how those matrices are packed that have scales beside them.
+
+    Raises:
+        WeightsError: there are scales and no `quantization`, or the reverse.
     """
 
-    def __init__(self, tensors: dict[str, mx.array], source: str, dtype: mx.Dtype | None = None):
+    def __init__(
+        self,
+        tensors: dict[str, mx.array],
+        source: str,
+        dtype: mx.Dtype | None = None,
+        quantization: Quantization | None = None,
+    ):
+        if any(name.endswith(SCALES) for name in tensors) != (quantization is not None):
+            state = "not quantized" if quantization else "quantized"
+            raise WeightsError(f"{source} is {state}, its configuration says otherwise: convert the weights again")
         self._tensors = tensors
+        self.quantization = quantization
         self._left = set(tensors)
         self._made: list[mx.array] = []
         self.source = source
         self.dtype = mx.float32 if backend() == "cpu" else dtype
 
     @classmethod
-    def load(cls, path: str | Path, dtype: mx.Dtype | None = None) -> Weights:
+    def load(cls, path: str | Path, dtype: mx.Dtype | None = None, quantization: Quantization | None = None) -> Weights:
         """Read a safetensors file.
 
         Raises:
-            WeightsError: the file is missing or is no safetensors file.
+            WeightsError: the file is missing, is no safetensors file, or is not quantized as stated.
         """
         path = Path(path)
         if not path.is_file():
@@ -47,7 +62,7 @@ class Weights:
         except (RuntimeError, ValueError) as error:
             raise WeightsError(f"{path} is not a safetensors file: {error}") from None
         assert isinstance(tensors, dict)
-        return cls(tensors, str(path), dtype)
+        return cls(tensors, str(path), dtype, quantization)
 
     def scope(self, prefix: str = "") -> Scope:
         return Scope(self, prefix)
@@ -155,4 +170,4 @@ def open_model(path: Path, dtype: mx.Dtype | None = None) -> tuple[dict[str, Any
     """
     config = read_config(path)
     stored = {"float32": mx.float32, "float16": mx.float16}.get(config.get("dtype", ""))
-    return config, Weights.load(path, dtype or stored)
+    return config, Weights.load(path, dtype or stored, Quantization.of(config, path))

@@ -95,7 +95,7 @@ class CNHubert:
 
     def __call__(self, samples: mx.array) -> mx.array:
         """(B, samples) at 16 kHz → (B, T, width), T = (samples − 400) // 320 + 1."""
-        x = self.projection(self.projection_norm(self.features(samples.astype(self.projection.weight.dtype))))
+        x = self.projection(self.projection_norm(self.features(samples.astype(self.projection.dtype))))
         position = self.position(x)
         if self.even:  # an even kernel gives a frame too many
             position = position[:, :-1]

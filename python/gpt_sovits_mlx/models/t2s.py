@@ -148,7 +148,7 @@ class TextToSemantic:
 
     @property
     def bert_width(self) -> int:
-        return self.bert_projection.weight.shape[0]
+        return self.bert_projection.in_features
 
     def embed_text(self, phones: mx.array, bert: mx.array | None) -> mx.array:
         """Phone ids (B, X) and BERT features (B, X, bert_width), zeros where `None` → (B, X, hidden)."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +20,8 @@ from ...files import file_sha256, written_whole
 from ..cnhubert import cnhubert_tensors, convert_cnhubert
 from ..output import Conversion
 from ..roberta import convert_roberta, roberta_tensors
-from ..tensors import Expected, gather, read_safetensors
+from ..source import read_converted
+from ..tensors import Expected, gather
 from .cnhubert import CNHubertNetwork
 from .package import build_package
 from .roberta import RobertaNetwork, embedding_tables
@@ -115,13 +115,13 @@ def open_source(
 
 
 def _read(path: Path, config_path: Path, shapes: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Source:
+    tensors, config = read_converted(path)
     try:
-        config = json.loads(config_path.read_text(encoding="utf-8"))
         expected = Expected(shapes(config))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         name = f"{type(error).__name__} at {error}"
         raise WeightsError(f"{config_path} is damaged or of another model ({name}): convert it again") from None
-    return Source(path, gather(read_safetensors(path), expected, path, None), config, file_sha256(path))
+    return Source(path, gather(tensors, expected, path, None), config, file_sha256(path))
 
 
 def _vocabulary(weights: Path) -> str:

@@ -29,13 +29,13 @@ class StyleEncoder:
         self.q, self.k, self.v = (Linear(attention / f"w_{n}s") for n in "qkv")
         self.attention_out = Linear(attention / "fc")
         self.out = Linear(scope / "fc" / "fc")
-        self.bins = self.spectral[0].weight.shape[0]
+        self.bins = self.spectral[0].in_features
         # the reference divides by the root of the model's width, not of a head's
-        self.scale = 1 / math.sqrt(self.q.weight.shape[0])
+        self.scale = 1 / math.sqrt(self.q.in_features)
 
     def __call__(self, spectrogram: mx.array) -> mx.array:
         """(B, T, bins or more) → (B, 1, gin)."""
-        x = spectrogram[..., : self.bins].astype(self.out.weight.dtype)
+        x = spectrogram[..., : self.bins].astype(self.out.dtype)
         for linear in self.spectral:
             x = mish(linear(x))
         for conv in self.temporal:
