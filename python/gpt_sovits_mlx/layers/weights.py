@@ -76,7 +76,7 @@ class Weights:
         return name in self._tensors
 
     def take(self, name: str, *shape: int | None, dtype: mx.Dtype | None = None) -> mx.array:
-        """One tensor of the given shape (`None`: any size) in the type to compute in."""
+        """One tensor of the given shape (`None`: any size) in the type to compute in, or in uint32 where packed."""
         have = self.shape(name)
         if shape and (len(shape) != len(have) or any(w not in (None, h) for w, h in zip(shape, have, strict=True))):
             want = "×".join("any" if n is None else str(n) for n in shape)
@@ -84,6 +84,9 @@ class Weights:
         self._left.discard(name)
         dtype = dtype or self.dtype
         tensor = self._tensors[name]
+        if (tensor.dtype == mx.uint32) != (dtype == mx.uint32):
+            state = "not packed" if dtype == mx.uint32 else "packed"
+            raise WeightsError(f"{self.source}: tensor {name} is {state}: it was not quantized by this package")
         return tensor.astype(dtype) if dtype is not None else tensor
 
     def keep(self, array: mx.array) -> mx.array:

@@ -1,0 +1,197 @@
+"""Quantized weights: what is stored, that both ways to multiply by them agree, and how far the models move."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from gpt_sovits_mlx import GPTSoVITSEngine
+from gpt_sovits_mlx.convert import Quantization, convert_gpt
+from gpt_sovits_mlx.engine import shipped_voices
+from gpt_sovits_mlx.errors import WeightsError
+from gpt_sovits_mlx.layers import linear
+from gpt_sovits_mlx.layers.linear import Linear
+from gpt_sovits_mlx.layers.weights import Weights, open_model
+from gpt_sovits_mlx.models.t2s import T2SConfig, TextToSemantic
+from gpt_sovits_mlx.quantization import quantized
+from small_voice import make_model_folder
+
+WIDTHS = {"in": 128, "out": 48}
+
+
+def load_gpt(path: Path) -> TextToSemantic:
+    config, weights = open_model(path)
+    return TextToSemantic(T2SConfig.from_dict(config), weights)
+
+
+def layer(tensors: dict[str, np.ndarray], quantization: Quantization) -> Linear:
+    arrays = {name: mx.array(value) for name, value in tensors.items()}
+    return Linear(Weights(arrays, "x.safetensors", mx.float32, quantization).scope("x."))
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("group_size", [32, 64, 128])
+def test_both_products_are_that_of_what_the_numbers_stand_for(bits, group_size, monkeypatch):
+    """Packed weights as a GPU multiplies by them, and unpacked ones as a CPU does; one row, a batch, a prefill."""
+    random = np.random.default_rng(bits)
+    weight = random.standard_normal((WIDTHS["out"], WIDTHS["in"])).astype(np.float32)
+    bias = random.standard_normal(WIDTHS["out"]).astype(np.float32)
+    quantization = Quantization(bits, group_size)
+    tensors, _ = quantized({"x.weight": weight, "x.bias": bias}, quantization)
+    groups = weight.reshape(WIDTHS["out"], -1, group_size)
+    steps = np.repeat(np.ptp(groups, axis=-1) / (2**bits - 1), group_size, axis=-1)
+    unpacked = layer(tensors, quantization)
+    assert isinstance(unpacked.weight, mx.array)
+    stood_for = np.array(unpacked.weight).T
+    assert (np.abs(stood_for - weight) <= 1.01 * steps).all()
+    monkeypatch.setattr(linear, "backend", lambda: "metal")
+    packed = layer(tensors, quantization)
+    assert not isinstance(packed.weight, mx.array)
+    for lead in ((1, 1), (8, 1), (1, 125), (3, 60)):
+        x = random.standard_normal((*lead, WIDTHS["in"])).astype(np.float32)
+        expected = x.astype(np.float64) @ stood_for.T.astype(np.float64) + bias
+        for form in (packed, unpacked):
+            y = form(mx.array(x))
+            assert y.dtype == mx.float32 and y.shape == expected.shape
+            assert np.abs(np.array(y) - expected).max() < 2e-6 * np.abs(expected).max()
+    assert (packed.out_features, packed.in_features) == (unpacked.out_features, unpacked.in_features) == weight.shape
+
+
+@pytest.mark.parametrize(("bits", "limit"), [(8, 0.02), (4, 0.3)])
+def test_a_checkpoint_converted_to_fewer_bits(bits, limit, checkpoint, golden, tmp_path, monkeypatch):
+    """Random weights, the reference's logits: the difference as a share of their standard deviation."""
+    source = checkpoint("gpt_tiny", 1)
+    plain = convert_gpt(source, tmp_path / "plain.safetensors")
+    done = convert_gpt(source, tmp_path / "gpt.safetensors", quantization=Quantization(bits))
+    assert done.config == {**plain.config, "quantization": {"bits": bits, "group_size": 64}}
+    assert json.loads(done.config_path.read_text()) == done.config
+    assert done.parameters == plain.parameters
+    before, after = load_file(plain.weights), load_file(done.weights)
+    packed = {name for name, value in after.items() if value.dtype == np.uint32}
+    whole = ("ar_text_embedding", "ar_audio_embedding", "ar_predict_layer")
+    assert packed == {n for n, value in before.items() if value.ndim == 2 and not n.startswith(whole)}
+    for name in before.keys() - packed:
+        np.testing.assert_array_equal(after[name], before[name])
+    again = convert_gpt(plain.weights, tmp_path / "again.safetensors", quantization=Quantization(bits))
+    assert again.sha256 == done.sha256
+    with pytest.raises(WeightsError, match="is quantized, which cannot be undone"):
+        convert_gpt(done.weights, tmp_path / "more.safetensors")
+
+    data = golden("gpt_tiny_greedy_0")
+    bert = mx.array(data["bert"].astype(np.float32)).swapaxes(1, 2)
+    prompt = mx.array(data["prompt"].astype(np.int32).reshape(1, -1))
+    phones = mx.array(data["phones"].astype(np.int32))
+    unpacked = np.array(load_gpt(done.weights).prefill(phones, bert, prompt)[0])
+    expected = data["step0_logits"]
+    moved = np.sqrt(np.square(unpacked - expected).mean()) / expected.std()
+    print(f"{bits} bits: logits move by {100 * moved:.2f} % of their standard deviation")
+    assert 1e-4 < moved < limit
+    monkeypatch.setattr(linear, "backend", lambda: "metal")
+    assert np.abs(np.array(load_gpt(done.weights).prefill(phones, bert, prompt)[0]) - unpacked).max() < 1e-4
+
+
+def spoil(tensors: dict[str, np.ndarray], config: dict[str, Any], what: str) -> str:
+    """Damage a quantized model; returns what the refusal must name."""
+    name = "h.layers.1.linear1."
+    if what == "a configuration without":
+        config["quantization"] = None
+        return "is quantized, its configuration says otherwise"
+    if what == "whole tensors":
+        for left in [n for n in tensors if n.endswith(("scales", "biases"))]:
+            del tensors[left]
+        return "is not quantized, its configuration says otherwise"
+    if what == "other bits":
+        config["quantization"]["bits"] = 4
+        return "weight has shape"
+    if what == "unknown":
+        config["quantization"] = {"bits": 3, "group_size": 64}
+        return "is unknown: convert the weights again"
+    if what == "another scheme":
+        config["quantization"] |= {"mode": "mxfp4"}
+        return "is unknown: convert the weights again"
+    if what == "no biases":
+        del tensors[name + "biases"]
+        return name + "biases is missing"
+    assert what == "numbers unpacked"
+    tensors[name + "weight"] = tensors[name + "weight"].astype(np.float32)
+    return name + "weight is not packed"
+
+
+@pytest.mark.parametrize(
+    "what",
+    ["a configuration without", "whole tensors", "other bits", "unknown", "another scheme", "no biases"]
+    + ["numbers unpacked"],
+)
+def test_damage_is_named(what, checkpoint, tmp_path):
+    path = convert_gpt(checkpoint("gpt_tiny", 1), tmp_path / "gpt.safetensors", None, False, Quantization(8)).weights
+    tensors, config_path = load_file(path), path.with_name("gpt_config.json")
+    config = json.loads(config_path.read_text())
+    named = spoil(tensors, config, what)
+    save_file(tensors, path)
+    config_path.write_text(json.dumps(config))
+    with pytest.raises(WeightsError) as refused:
+        load_gpt(path)
+    assert named in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_configurations_of_before_are_read(checkpoint, tmp_path):
+    path = convert_gpt(checkpoint("gpt_tiny", 1), tmp_path / "gpt.safetensors").weights
+    config_path = path.with_name("gpt_config.json")
+    config = json.loads(config_path.read_text())
+    assert config.pop("quantization") is None
+    config_path.write_text(json.dumps(config))
+    assert load_gpt(path).layers
+
+
+def test_what_cannot_be_quantized_is_refused(tmp_path):
+    wrong = {"bits 3": (3, 64), "group size 48": (8, 48)}
+    for named, (bits, size) in wrong.items():
+        with pytest.raises(WeightsError, match=f"quantization: {named} is unknown: choose"):
+            Quantization(bits, size)
+    tensors = {"a.weight": np.ones((4, 96), np.float32)}
+    with pytest.raises(WeightsError, match=r"groups of 64 do not divide the rows of a.weight, 96 wide: choose .* 32"):
+        quantized(tensors, Quantization(8))
+    path = make_model_folder(tmp_path) / "voices" / "small" / "gpt.safetensors"
+    with pytest.raises(WeightsError, match="groups of 64 do not divide"):
+        convert_gpt(path, tmp_path / "out" / "gpt.safetensors", quantization=Quantization(8))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_voice_with_a_quantized_gpt_speaks(tmp_path):
+    folder = make_model_folder(tmp_path / "plain", ("small",)) / "voices" / "small"
+    quiet = make_model_folder(tmp_path / "quantized", ("small",)) / "voices" / "small"
+    convert_gpt(folder / "gpt.safetensors", quiet / "gpt.safetensors", quantization=Quantization(8, 32))
+    audio = [
+        GPTSoVITSEngine(p).synthesize("今天天气很好。", voice="small", seed=1)
+        for p in (folder.parents[1], quiet.parents[1])
+    ]
+    assert audio[0].sentences[0].tokens == audio[1].sentences[0].tokens == 30
+    assert np.abs(audio[1].audio).max() > 0
+
+
+@pytest.mark.parametrize(("bits", "least"), [(8, 0.97), (4, 0.8)])
+def test_the_demo_voice_chooses_the_same_tokens(bits, least, tmp_path):
+    """Teacher-forced with the float32 model's own tokens: how often the quantized model's likeliest is the same."""
+    engine = GPTSoVITSEngine(tmp_path)
+    voice = engine.load_voice("demo")
+    done = convert_gpt(
+        shipped_voices() / "demo" / "gpt.safetensors", tmp_path / "gpt.safetensors", quantization=Quantization(bits)
+    )
+    other = load_gpt(done.weights)
+    equal = []
+    for text in ("The train to the city leaves at seven.", "My sister bought a small red car last week."):
+        phones = [*voice.conditioning.phones, *voice.frontend.utterance(text, "en").phone_ids]
+        prompt = mx.array([list(voice.conditioning.tokens)])
+        states = [model.prefill(mx.array([phones]), None, prompt) for model in (voice.gpt, other)]
+        for _ in range(60):
+            chosen = [mx.argmax(logits, axis=-1) for logits, _ in states]
+            equal.append(chosen[0].item() == chosen[1].item())
+            states = [(m.decode(chosen[0], s), s) for m, (_, s) in zip((voice.gpt, other), states, strict=True)]
+    print(f"{bits} bits: {100 * np.mean(equal):.1f} % of {len(equal)} tokens equal")
+    assert np.mean(equal) >= least
