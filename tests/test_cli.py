@@ -19,8 +19,8 @@ def model_dir(tmp_path_factory):
     return make_model_folder(tmp_path_factory.mktemp("models"))
 
 
-def run(*arguments, input: str | None = None, home=None) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, **({"GPT_SOVITS_MLX_HOME": str(home)} if home else {})}
+def run(*arguments, input: str | None = None, home=None, width: int = 80) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "COLUMNS": str(width), **({"GPT_SOVITS_MLX_HOME": str(home)} if home else {})}
     command = [sys.executable, "-m", "gpt_sovits_mlx.cli", *map(str, arguments)]
     return subprocess.run(command, input=input, capture_output=True, text=True, env=environment, timeout=300)
 
@@ -65,8 +65,9 @@ def test_streams_to_standard_output(model_dir, tmp_path):
 
 
 def test_lists_voices(model_dir):
-    done = run("voices", "--model-dir", model_dir)
-    assert done.returncode == 0 and "small" in done.stdout and "32000 Hz" in done.stdout
+    done = run("voices", "--model-dir", model_dir, width=200)
+    assert done.returncode == 0
+    assert all(word in done.stdout for word in ("small", "float32", "32000 Hz"))
 
 
 def test_phones(tmp_path):
@@ -94,12 +95,15 @@ def test_converts_official_files(checkpoint, model_dir, tmp_path):
     recording = tone(tmp_path / "me.wav", 3.2, 150)
     pair = ("--gpt", checkpoint("gpt_v2", 1), "--sovits", checkpoint("sovits_v2", 3))
     rest = ("--reference", recording, "--text", "今天天气很好", "--language", "zh", "--model-dir", tmp_path / "models")
-    done = run("convert", *pair, *rest, "--name", "me")
+    done = run("convert", *pair, *rest, "--name", "me", "--bits", "8")
     assert done.returncode == 0, done.stderr
     assert "encoders --fetch" in done.stdout  # none are installed in this model folder
     folder = tmp_path / "models" / "voices" / "me"
     files = ["gpt.safetensors", "gpt_config.json", "reference.wav", "sovits.safetensors", "sovits_config.json"]
     assert sorted(p.name for p in folder.iterdir()) == [*files, "voice.json"]
+    assert json.loads((folder / "gpt_config.json").read_text())["quantization"] == {"bits": 8, "group_size": 64}
+    assert json.loads((folder / "sovits_config.json").read_text())["quantization"] is None
+    assert "8 bits" in run("voices", "--model-dir", tmp_path / "models", width=200).stdout
     fails(run("convert", *pair, *rest, "--name", "me"), "exists")
     fails(run("今天", "--voice", "me", "--model-dir", tmp_path / "models"), "cnhubert.safetensors is missing")
     fails(run("convert", *pair[:2], "--sovits", recording, *rest, "--name", "other"), "me.wav")

@@ -123,11 +123,18 @@ def spoil(tensors: dict[str, np.ndarray], config: dict[str, Any], what: str) -> 
     return name + "weight is not packed"
 
 
-@pytest.mark.parametrize(
-    "what",
-    ["a configuration without", "whole tensors", "other bits", "unknown", "another scheme", "no biases"]
-    + ["numbers unpacked"],
+DAMAGE = (
+    "a configuration without",
+    "whole tensors",
+    "other bits",
+    "unknown",
+    "another scheme",
+    "no biases",
+    "numbers unpacked",
 )
+
+
+@pytest.mark.parametrize("what", DAMAGE)
 def test_damage_is_named(what, checkpoint, tmp_path):
     path = convert_gpt(checkpoint("gpt_tiny", 1), tmp_path / "gpt.safetensors", None, False, Quantization(8)).weights
     tensors, config_path = load_file(path), path.with_name("gpt_config.json")

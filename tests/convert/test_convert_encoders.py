@@ -11,13 +11,15 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
-from small_models import BERT_CONFIG, HUBERT_CONFIG, bert_state, hubert_state, torch_folded, write_folder
+from small_models import BERT_CONFIG, HUBERT_CONFIG, bert_state, hubert_state, torch_folded, values, write_folder
 
 import random_weights
-from gpt_sovits_mlx.convert import convert_cnhubert, convert_encoders, convert_roberta
+from gpt_sovits_mlx.convert import Quantization, convert_cnhubert, convert_encoders, convert_roberta
 from gpt_sovits_mlx.convert.cnhubert import POSITIONS, cnhubert_tensors
 from gpt_sovits_mlx.convert.roberta import roberta_tensors
+from gpt_sovits_mlx.encoders.mlx import MLXCharacterEncoder, MLXSpeechEncoder
 from gpt_sovits_mlx.errors import WeightsError
+from gpt_sovits_mlx.layers import linear
 
 
 def test_cnhubert(tmp_path: Path):
@@ -151,6 +153,34 @@ def test_roberta_in_other_dress(tmp_path: Path):
     second = convert_roberta(folder, tmp_path / "b.safetensors")
     assert second.sha256 == first.sha256
     assert (tmp_path / "a_vocab.txt").read_text() == (tmp_path / "b_vocab.txt").read_text()
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_fewer_bits(tmp_path: Path, bits: int, monkeypatch: pytest.MonkeyPatch):
+    """Features of encoders with quantized matrices point where those of the whole ones do."""
+    wide = {"hidden_size": 64, "intermediate_size": 96, "conv_dim": [32, 32]}
+    hubert, bert = HUBERT_CONFIG | wide, BERT_CONFIG | wide
+    states = {
+        "cnhubert": values(cnhubert_tensors(hubert)),
+        "roberta": values(roberta_tensors({**bert, "feature_layer": 4})),
+    }
+    inputs = {"cnhubert": np.sin(np.arange(4000)), "roberta": "一二三"}
+    makers = {"cnhubert": (convert_cnhubert, MLXSpeechEncoder), "roberta": (convert_roberta, MLXCharacterEncoder)}
+    for name, config in (("cnhubert", hubert), ("roberta", bert)):
+        convert, encoder = makers[name]
+        state = {n: value / 8 if value.ndim > 1 else value for n, value in states[name].items()}
+        folder = write_folder(tmp_path / str(bits) / name, state, config)
+        plain = convert(folder, tmp_path / f"{name}.safetensors")
+        done = convert(folder, tmp_path / "few" / f"{name}.safetensors", quantization=Quantization(bits, 32))
+        assert done.config["quantization"] == {"bits": bits, "group_size": 32}
+        assert done.parameters == plain.parameters and done.sha256 != plain.sha256
+        expected, made = (np.array(encoder(c.weights)(inputs[name])).ravel() for c in (plain, done))
+        cosine = made @ expected / np.linalg.norm(made) / np.linalg.norm(expected)
+        print(f"{name}, {bits} bits: cosine {cosine:.5f}")
+        assert {8: 0.9995, 4: 0.95}[bits] < cosine < 1
+        with monkeypatch.context() as patch:
+            patch.setattr(linear, "backend", lambda: "metal")
+            assert np.abs(np.array(encoder(done.weights)(inputs[name])).ravel() - made).max() < 1e-4
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,19 @@ def test_script(tmp_path: Path, name: str):
     assert {path.name for path in output.parent.iterdir()} == OUTPUTS[name]
     assert str(output) in done.stdout
     assert '"dtype": "float32"' in (output.parent / f"{name}_config.json").read_text()
+
+
+def test_bits(tmp_path: Path):
+    source, output = official("gpt", tmp_path), tmp_path / "out" / "gpt.safetensors"
+    done = run("gpt", "--input", source, "--output", output, "--bits", "4", "--group-size", "32")
+    assert done.returncode == 0, done.stderr
+    config = json.loads((output.parent / "gpt_config.json").read_text())
+    assert config["quantization"] == {"bits": 4, "group_size": 32} and config["dtype"] == "float16"
+    done = run("cnhubert", "--input", official("cnhubert", tmp_path), "--output", output, "--bits", "8")
+    assert done.returncode == 1 and "groups of 64 do not divide the rows of" in done.stderr
+    for name, option in (("sovits", "--bits"), ("gpt", "--group-size")):
+        done = run(name, "--input", source, "--output", output, option, "32")
+        assert done.returncode == 2 and option in done.stderr
 
 
 @pytest.mark.parametrize("name", OUTPUTS)
