@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 BITS = (4, 8)
 GROUP_SIZES = (32, 64, 128)
 SCALES = "scales"
-# The GPT's logits are computed in float32, of weights as exact as they are stored; embeddings are looked up, a row a
-# token, so that they cost no time, and they are few (3 % of an official GPT together, 7 % of RoBERTa).
+# The GPT's last layer decides the token: quantized alone it changes as many of the demo voice's as all other matrices
+# together do (8 bits: 0.5 %; 4 bits: 12 %, against 9 %). Embeddings are looked up, a row a token, so that fewer bits
+# save no time. Both are small: 1.5 % of an official GPT, 7 % of RoBERTa.
 _WHOLE = ("embedding", "ar_predict_layer")
 
 

@@ -52,6 +52,10 @@ def test_a_folder_becomes_a_package_and_its_tables(tmp_path):
     # the weights converted before give the same, and replace what is there
     assert convert_roberta_package(weights.weights, output).sha256 == weights.sha256
     assert len([*output.parent.iterdir()]) == 2
+    quantized = {**weights.config, "quantization": {"bits": 8, "group_size": 64}}
+    weights.config_path.write_text(json.dumps(quantized))
+    with pytest.raises(WeightsError, match=r"roberta.safetensors is quantized, which cannot be undone"):
+        convert_roberta_package(weights.weights, output)
 
 
 @pytest.mark.parametrize(
