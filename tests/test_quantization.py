@@ -192,11 +192,11 @@ def test_the_demo_voice_chooses_the_same_tokens(bits, least, tmp_path):
     )
     other = load_gpt(done.weights)
     equal = []
-    for text in ("The train to the city leaves at seven.", "My sister bought a small red car last week."):
+    for text in SENTENCES:
         phones = [*voice.conditioning.phones, *voice.frontend.utterance(text, "en").phone_ids]
         prompt = mx.array([list(voice.conditioning.tokens)])
         states = [model.prefill(mx.array([phones]), None, prompt) for model in (voice.gpt, other)]
-        for _ in range(60):
+        for _ in range(LONGEST):
             chosen = [mx.argmax(logits, axis=-1) for logits, _ in states]
             equal.append(chosen[0].item() == chosen[1].item())
             states = [(m.decode(chosen[0], s), s) for m, (_, s) in zip((voice.gpt, other), states, strict=True)]

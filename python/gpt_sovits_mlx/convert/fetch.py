@@ -47,8 +47,8 @@ def fetch_encoders(
     model_dir: Path | str,
     names: Sequence[str] = tuple(ENCODERS),
     dtype: str | None = None,
-    quantization: Quantization | None = None,
     progress: bool = True,
+    quantization: Quantization | None = None,
 ) -> dict[str, Conversion]:
     """Download the encoders that GPT-SoVITS users have, and convert them into a model folder.
 
@@ -57,8 +57,9 @@ def fetch_encoders(
     Args:
         model_dir: the model folder; the encoders go to `encoders/` in it.
         names: which of "cnhubert" and "roberta".
-        dtype, quantization: as of `convert_cnhubert`.
+        dtype: as of `convert_cnhubert`.
         progress: show progress bars.
+        quantization: as of `convert_cnhubert`.
 
     Raises:
         DependencyError: huggingface_hub is not installed, or nothing can be downloaded; the message says
@@ -83,7 +84,7 @@ def fetch_encoders(
     for file in files:
         if not (folder / file).is_file() or file_sha256(folder / file) != SHA256[file]:
             raise WeightsError(f"{folder / file} is not the published file: delete it from the cache and fetch again")
-    return convert_encoders(folder, model_dir, names, dtype, quantization, progress)
+    return convert_encoders(folder, model_dir, names, dtype, progress, quantization)
 
 
 def convert_encoders(
@@ -91,8 +92,8 @@ def convert_encoders(
     model_dir: Path | str,
     names: Sequence[str] = tuple(ENCODERS),
     dtype: str | None = None,
-    quantization: Quantization | None = None,
     progress: bool = False,
+    quantization: Quantization | None = None,
 ) -> dict[str, Conversion]:
     """Convert the encoders of a GPT-SoVITS installation into a model folder.
 
@@ -102,8 +103,9 @@ def convert_encoders(
         model_dir: the model folder; writes `encoders/cnhubert.safetensors`, `encoders/roberta.safetensors`
             and what belongs beside them.
         names: which of "cnhubert" and "roberta".
-        dtype, quantization: as of `convert_cnhubert`.
+        dtype: as of `convert_cnhubert`.
         progress: show progress bars.
+        quantization: as of `convert_cnhubert`.
 
     Returns:
         name → what was written, with its SHA-256, by which voices name their encoders.
