@@ -13,7 +13,7 @@ import numpy as np
 
 from .encoders import CharacterEncoder
 from .errors import AudioError, GPTSoVITSError, VoiceError
-from .generation import Generation, generate
+from .generation import Generation, decode_steps
 from .result import AudioChunk, Sentence, SynthesisResult
 from .runtime import model_home
 from .script import Script
@@ -23,8 +23,6 @@ from .voice import Reference, Voice, VoiceFolder, character_features, find_voice
 
 DTYPES = {"auto": None, "float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 ENCODER_BACKENDS = ("auto", "mlx", "coreml")
-BATCH = 16
-"""Sentences decoded together; more would hold memory for little speed."""
 Progress = Callable[[str, int, int], None]
 """Called with the stage ("gpt", "vocoder"), the sentences done and those there are."""
 
@@ -267,18 +265,21 @@ def shipped_voices() -> Path:
 
 
 def _decode(script: Script, features: Sequence[mx.array | None], progress: Progress | None) -> list[Generation]:
-    """Decode the sentences of a text in batches, one speaker at a time."""
-    results: dict[int, Generation] = {}
-    for speaker in dict.fromkeys(map(id, script.speakers)):
-        mine = [i for i, s in enumerate(script.speakers) if id(s) == speaker]
-        for first in range(0, len(mine), BATCH):
-            batch = mine[first : first + BATCH]
-            requests = [script.request(i, features[i]) for i in batch]
-            made = generate(script.speakers[batch[0]].gpt, requests, script.sampling)
-            results |= dict(zip(batch, made, strict=True))
-            if progress:
-                progress("gpt", len(results), len(script.utterances))
-    return [results[i] for i in range(len(script.utterances))]
+    """Decode the sentences of a text together, as far as their speakers share a GPT."""
+    results = [Generation() for _ in script.utterances]
+    done = 0
+    for gpt in {id(speaker.gpt): speaker.gpt for speaker in script.speakers}.values():
+        mine = [i for i, speaker in enumerate(script.speakers) if speaker.gpt is gpt]
+        requests = [script.request(i, features[i]) for i in mine]
+        for events in decode_steps(gpt, requests, script.sampling):
+            for row, token in events:
+                result = results[mine[row]]
+                result.take(token)
+                if result.ended or len(result.tokens) == script.sampling.max_tokens:
+                    done += 1
+                    if progress:
+                        progress("gpt", done, len(results))
+    return results
 
 
 def _vocode(

@@ -1,7 +1,8 @@
-"""The decoding loop: prefill, then one token a step for every row of a batch until each row has ended."""
+"""The decoding loop: one token a step for every row of a batch; rows that end make room for the next sentences."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -11,6 +12,9 @@ import numpy as np
 
 from .models.t2s import T2SState, TextToSemantic
 from .sampling import Sampling, sample
+
+ROWS = 16
+"""Sentences decoded together; more would hold memory for little speed."""
 
 
 class Noise(Protocol):
@@ -30,7 +34,7 @@ class Request:
 
     Attributes:
         phones: ids of the prompt's phones, then the sentence's.
-        prompt: semantic tokens of the reference; all requests of a batch have the same number.
+        prompt: semantic tokens of the reference.
         noise: the variates to sample with.
         bert: (len(phones), bert_width) features, or `None` for zeros.
     """
@@ -48,72 +52,149 @@ class Generation:
     tokens: list[int] = field(default_factory=list)
     ended: bool = False
 
+    def take(self, token: int | None) -> None:
+        """Add the next token; `None` is the end."""
+        if token is None:
+            self.ended = True
+        else:
+            self.tokens.append(token)
 
-def generate(model: TextToSemantic, requests: Sequence[Request], sampling: Sampling) -> list[Generation]:
-    """Decode a batch to its end. The result of a row does not depend on the rows beside it."""
+
+def generate(
+    model: TextToSemantic, requests: Sequence[Request], sampling: Sampling, rows: int = ROWS
+) -> list[Generation]:
+    """Decode requests to their ends, `rows` of them at a time. What one gets does not depend on the others."""
     results = [Generation() for _ in requests]
-    for step in decode_steps(model, requests, sampling):
-        for row, token in step:
-            if token is None:
-                results[row].ended = True
-            else:
-                results[row].tokens.append(token)
+    for step in decode_steps(model, requests, sampling, rows):
+        for request, token in step:
+            results[request].take(token)
     return results
 
 
 def decode_steps(
-    model: TextToSemantic, requests: Sequence[Request], sampling: Sampling
+    model: TextToSemantic, requests: Sequence[Request], sampling: Sampling, rows: int = ROWS
 ) -> Iterator[list[tuple[int, int | None]]]:
-    """Decode a batch, yielding after each step (row, token) of the rows still going; `None` says that a row ended.
+    """Decode requests, yielding after each step (request, token) of those under way; `None` says that one ended.
 
-    The next step is under way on the device while this one's tokens are read back.
+    Continuous batching (Yu et al. 2022, "Orca"): when a quarter of the rows have ended, the next requests take their
+    places. The next step is under way on the device while this one's tokens are read back.
     """
-    logits, state = _prefill(model, requests)
-    vocab = logits.shape[-1]
-    rows = list(range(len(requests)))
-    going = set(rows)
-    ids = mx.arange(vocab)
-    seen = _seen(requests, vocab)
-    noise = mx.zeros(0)
-    for step in range(sampling.max_tokens):
-        block, offset = divmod(step, requests[0].noise.BLOCK)
-        if sampling.top_k > 1 and offset == 0:
-            noise = mx.stack([requests[r].noise.block(block, vocab) for r in rows])
-        tokens, ended = sample(logits, seen, noise[:, offset] if sampling.top_k > 1 else None, step, sampling)
-        seen = seen | (ids == tokens[:, None])
-        logits = model.decode(tokens, state)
+    waiting = deque(range(len(requests)))
+    batch: _Batch | None = None
+    while batch or waiting:
+        free = rows - (len(batch.going) if batch else 0)
+        if waiting and (batch is None or 4 * free >= rows):
+            chosen = [waiting.popleft() for _ in range(min(free, len(waiting)))]
+            fresh = _Batch.of(model, {i: requests[i] for i in chosen}, sampling)
+            if batch is None:
+                batch = fresh
+            else:
+                batch.shrink()
+                batch.join(fresh)
+        assert batch is not None
+        yield batch.step()
+        if not batch.going:
+            batch = None
+        elif not waiting and 2 * len(batch.going) <= len(batch.rows):
+            batch.shrink()
+
+
+class _Batch:
+    """Requests that are decoded together: `rows` holds each row's request, `going` those that have not ended."""
+
+    def __init__(
+        self, model: TextToSemantic, requests: dict[int, Request], sampling: Sampling, logits: mx.array, state: T2SState
+    ):
+        self.model, self.requests, self.sampling = model, requests, sampling
+        self.logits, self.state = logits, state
+        self.rows = list(requests)
+        self.going = set(requests)
+        self.steps = [0] * len(self.rows)
+        self.vocab = logits.shape[-1]
+        self.ids = mx.arange(self.vocab)
+        self.seen = _seen(list(requests.values()), self.vocab)
+        self.blocks: list[mx.array] = [mx.zeros(0)] * len(self.rows)
+        self.noise = mx.zeros(0)
+
+    @classmethod
+    def of(cls, model: TextToSemantic, requests: dict[int, Request], sampling: Sampling) -> _Batch:
+        return cls(model, requests, sampling, *_prefill(model, list(requests.values())))
+
+    def step(self) -> list[tuple[int, int | None]]:
+        tokens, ended = sample(self.logits, self.seen, self._noise(), self.steps, self.sampling)
+        self.seen = self.seen | (self.ids == tokens[:, None])
+        self.logits = self.model.decode(tokens, self.state)
+        self.steps = [step + 1 for step in self.steps]
         result = mx.where(ended, -1, tokens)
-        mx.async_eval(result, seen, logits)
+        mx.async_eval(result, self.seen, self.logits)
         # one small read-back for the whole batch
-        events = [(r, t) for r, t in zip(rows, np.array(result).tolist(), strict=True) if r in going]
-        going -= {r for r, t in events if t < 0}
-        yield [(r, t if t >= 0 else None) for r, t in events]
-        if not going:
-            return
-        if 2 * len(going) <= len(rows):
-            keep = [i for i, r in enumerate(rows) if r in going]
-            rows = [rows[i] for i in keep]
-            index = mx.array(keep)
-            logits, seen = logits[index], seen[index]
-            noise = noise[index] if noise.size else noise
-            state.select(keep)
+        read = zip(self.rows, np.array(result).tolist(), self.steps, strict=True)
+        events: list[tuple[int, int | None]] = []
+        for request, token, step in read:
+            if request not in self.going:
+                continue
+            events.append((request, token if token >= 0 else None))
+            if token < 0 or step == self.sampling.max_tokens:
+                self.going.remove(request)
+        return events
+
+    def _noise(self) -> mx.array | None:
+        """(B, vocab) variates of this step, by the step of each row."""
+        if self.sampling.top_k == 1:
+            return None
+        size = self.requests[self.rows[0]].noise.BLOCK
+        due = [row for row, step in enumerate(self.steps) if step % size == 0]
+        for row in due:
+            noise = self.requests[self.rows[row]].noise
+            self.blocks[row] = noise.block(self.steps[row] // size, self.vocab)
+        if due or not self.noise.size:
+            self.noise = mx.stack(self.blocks)
+        offsets = [step % size for step in self.steps]
+        if len(set(offsets)) == 1:
+            return self.noise[:, offsets[0]]
+        return self.noise[mx.arange(len(offsets)), mx.array(offsets)]
+
+    def shrink(self) -> None:
+        """Drop the rows that have ended."""
+        keep = [i for i, request in enumerate(self.rows) if request in self.going]
+        index = mx.array(keep)
+        self.logits, self.seen = self.logits[index], self.seen[index]
+        self.rows, self.steps = [self.rows[i] for i in keep], [self.steps[i] for i in keep]
+        self.blocks = [self.blocks[i] for i in keep]
+        self.noise = mx.zeros(0)
+        self.state.select(keep)
+
+    def join(self, other: _Batch) -> None:
+        """Take in the rows of another batch."""
+        self.requests = self.requests | other.requests
+        self.rows, self.steps = self.rows + other.rows, self.steps + other.steps
+        self.blocks = self.blocks + other.blocks
+        self.going |= other.going
+        self.logits = mx.concatenate([self.logits, other.logits])
+        self.seen = mx.concatenate([self.seen, other.seen])
+        self.noise = mx.zeros(0)
+        self.state.join(other.state)
+        mx.eval(self.logits, self.seen, self.state.arrays())
 
 
 def _prefill(model: TextToSemantic, requests: Sequence[Request]) -> tuple[mx.array, T2SState]:
-    lengths = [len(r.phones) for r in requests]
-    width = max(lengths)
-    phones = np.zeros((len(requests), width), np.int32)
-    for row, request in enumerate(requests):
-        phones[row, : lengths[row]] = request.phones
+    phones, lengths = _padded_ids([r.phones for r in requests])
+    prompt, prompt_lengths = _padded_ids([r.prompt for r in requests])
     bert = None
     if any(r.bert is not None for r in requests):
-        bert = mx.stack([_padded(r.bert, width, model.bert_width) for r in requests])
-    if len({len(r.prompt) for r in requests}) > 1:
-        raise ValueError("the requests of a batch must have prompts of the same length")
-    prompt = np.array([r.prompt for r in requests], np.int32).reshape(len(requests), -1)
-    logits, state = model.prefill(mx.array(phones), bert, mx.array(prompt), lengths)
+        bert = mx.stack([_padded(r.bert, phones.shape[1], model.bert_width) for r in requests])
+    logits, state = model.prefill(phones, bert, prompt, lengths, prompt_lengths)
     mx.eval(logits, state.arrays())
     return logits, state
+
+
+def _padded_ids(rows: Sequence[Sequence[int]]) -> tuple[mx.array, list[int]]:
+    """(B, longest) ids with zeros behind, and the rows' lengths."""
+    lengths = [len(row) for row in rows]
+    ids = np.zeros((len(rows), max(lengths)), np.int32)
+    for place, row in zip(ids, rows, strict=True):
+        place[: len(row)] = row
+    return mx.array(ids), lengths
 
 
 def _padded(features: mx.array | None, length: int, width: int) -> mx.array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -74,7 +75,7 @@ def keep_top(logits: mx.array, top_k: int) -> mx.array:
 
 
 def sample(
-    logits: mx.array, seen: mx.array, noise: mx.array | None, step: int, sampling: Sampling
+    logits: mx.array, seen: mx.array, noise: mx.array | None, steps: Sequence[int], sampling: Sampling
 ) -> tuple[mx.array, mx.array]:
     """Draw the next token of each row.
 
@@ -82,15 +83,16 @@ def sample(
         logits: (B, vocab), the last column being the end token.
         seen: (B, vocab) bool, the tokens that have occurred, prompt included.
         noise: (B, vocab) exponential(1) variates, or `None` for greedy decoding.
-        step: number of tokens drawn before this one.
+        steps: number of tokens that each row has drawn before this one.
 
     Returns:
         Tokens (B,) int32, and whether each row ends here (B,) bool, in which case its token is not part of
         it. A row ends when the draw or the penalised arg max is the end token: the reference tests both.
     """
     end = logits.shape[-1] - 1
-    if step < MIN_TOKENS:
-        logits = mx.concatenate([logits[:, :end], mx.full((logits.shape[0], 1), -mx.inf)], axis=-1)
+    if min(steps) < MIN_TOKENS:
+        barred = mx.array([-mx.inf if step < MIN_TOKENS else mx.inf for step in steps])
+        logits = mx.concatenate([logits[:, :end], mx.minimum(logits[:, end:], barred[:, None])], axis=-1)
     logits = penalise(logits, seen, sampling.repetition_penalty)
     likeliest = mx.argmax(logits, axis=-1)
     if sampling.top_k == 1 or noise is None:

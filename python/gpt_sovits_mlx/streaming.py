@@ -102,11 +102,8 @@ def _growing(
 
     target = due()
     for ((_, token),) in decode_steps(model, [request], sampling):
-        if token is None:
-            generation.ended = True
-            break
-        generation.tokens.append(token)
-        if len(generation.tokens) == target:
+        generation.take(token)
+        if token is not None and len(generation.tokens) == target:
             yield generation, False
             target = due()
     yield generation, True

@@ -151,7 +151,6 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=0, help="gpt, sovits: learning rate; 0 for the usual one")
     parser.add_argument("--gan-from", type=float, default=0.2, help="share of the time after which judges join")
     parser.add_argument("--scale", type=float, default=1.0, help="batch size, times this")
-    parser.add_argument("--out", type=Path, help="sovits: write here, not where it resumed")
     parser.add_argument("--only", default="", help="listen: only the sets whose name holds this")
     run(parser.parse_args())
 
@@ -226,7 +225,7 @@ def _train_sovits(a: argparse.Namespace, shards: Sequence[int]) -> None:
     training = sovits.SoVITSTraining(_data(a.work, shards), codes, book, rate=a.rate or 4e-4, scale=a.scale)
     out = a.work / "sovits.pt"
     with_judges = out.exists() and training.resume(out)
-    training.run(a.seconds, a.out or out, 0.0 if out.exists() else a.gan_from, warm=with_judges)
+    training.run(a.seconds, out, 0.0 if out.exists() else a.gan_from, warm=with_judges)
 
 
 if __name__ == "__main__":

@@ -29,10 +29,12 @@ CARD = (
     "learnt from. See NOTICE for the synthesisers' licences."
 )
 ABILITY = {
-    "demo": "It speaks plain English, about one word in six misheard by a recogniser; Chinese sentences are spoken by "
-    "demo-mandarin, since this speaker's own Mandarin cannot be understood.",
-    "demo-female": "It speaks plain English; Chinese sentences are spoken by demo-mandarin.",
-    "demo-mandarin": "It speaks Mandarin, nearly half of the syllables misheard by a weak recogniser.",
+    "demo": "It speaks plain English, about one word in thirty misheard by a recogniser; Chinese sentences are spoken "
+    "by demo-mandarin, since this speaker's own Mandarin cannot be understood.",
+    "demo-female": "It speaks plain English, about one word in eight misheard by a recogniser; Chinese sentences are "
+    "spoken by demo-mandarin.",
+    "demo-mandarin": "It speaks Mandarin, about one syllable in thirty misheard by a recogniser trained on the same "
+    "synthesiser.",
 }
 LICENCE = "MIT; synthesisers' notices in NOTICE"
 

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from gpt_sovits_mlx.convert import convert_gpt
 from gpt_sovits_mlx.errors import WeightsError
-from gpt_sovits_mlx.generation import Request, generate
+from gpt_sovits_mlx.generation import Request, decode_steps, generate
 from gpt_sovits_mlx.layers.weights import Weights, open_model
 from gpt_sovits_mlx.models.cache import KVCache
 from gpt_sovits_mlx.models.t2s import T2SConfig, TextToSemantic
@@ -127,6 +127,32 @@ def test_a_sentence_gets_the_same_tokens_alone_and_in_a_batch(load_gpt, prompt):
     assert len({tuple(r.tokens) for r in together}) == len(batch)
 
 
+@pytest.mark.parametrize("rows", [1, 3, 5])
+def test_rows_that_end_make_room_for_the_next(load_gpt, rows):
+    """More sentences than rows, with prompts of several lengths: those that follow join a batch under way."""
+    model = load_gpt("gpt_tiny")
+    sampling = Sampling(top_k=1000, temperature=50.0, max_tokens=150)
+    lengths = [6, 21, 9, 12, 24, 15, 4, 18, 27, 3]
+    queue = [requests(model, 20 + i, [n], (0, 5, 9, 5)[i % 4])[0] for i, n in enumerate(lengths)]
+    alone = [generate(model, [request], sampling)[0] for request in queue]
+    assert generate(model, queue, sampling, rows) == alone
+    assert len({len(r.tokens) for r in alone}) > 5
+    busy = [len(events) for events in decode_steps(model, queue, sampling, rows)]
+    assert max(busy) == rows and sum(busy) == sum(len(r.tokens) + r.ended for r in alone)
+
+
+def test_slots_that_no_row_uses_any_more_are_given_back(load_gpt):
+    model = load_gpt("gpt_tiny")
+    queue = requests(model, 31, [40, *[5] * 12], 4)
+    states = [model.prefill(mx.array([r.phones]), None, mx.array([r.prompt]))[1] for r in queue]
+    state = states[0]
+    for more in states[1:-1]:
+        state.join(more)
+        state.select([1])
+    state.join(states[-1])
+    assert state.length == 9 and state.real is not None and bool(state.real.all())
+
+
 def test_rows_that_end_early_leave_the_others_untouched(load_gpt):
     """A high temperature ends the rows at different steps."""
     model = load_gpt("gpt_tiny")
@@ -177,6 +203,8 @@ def test_positions_beyond_the_table(load_gpt):
     inside = positions(x, positions.LENGTH - 4)
     across = positions(mx.zeros((1, 6, model.config.hidden_dim)), positions.LENGTH - 4)
     assert np.allclose(np.array(inside), np.array(across[:, :4]), atol=1e-6)
+    rows = positions.at(mx.zeros((3, 1, model.config.hidden_dim)), [7, positions.LENGTH - 3, positions.LENGTH + 1])
+    assert np.allclose(np.array(rows[1:, 0]), np.array(across[0, [1, 5]]), atol=1e-6)
 
 
 def test_a_missing_extra_or_misshapen_tensor_is_named(checkpoint, tmp_path):

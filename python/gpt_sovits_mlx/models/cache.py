@@ -39,6 +39,21 @@ class KVCache:
         if self.keys is not None and self.values is not None:
             self.keys, self.values = self.keys[rows], self.values[rows]
 
+    def join(self, other: KVCache, drop: int) -> None:
+        """Drop the first `drop` positions, and take in the rows of another cache; the shorter gets zeros in front."""
+        assert self.keys is not None and self.values is not None
+        assert other.keys is not None and other.values is not None
+        length = max(self.length - drop, other.length)
+        room = -(-length // self.STEP) * self.STEP - length
+
+        def joined(mine: mx.array, theirs: mx.array) -> mx.array:
+            filled = mine[:, :, drop : self.length], theirs[:, :, : other.length]
+            padded = [mx.pad(x, [(0, 0), (0, 0), (length - x.shape[2], room), (0, 0)]) for x in filled]
+            return mx.concatenate(padded)
+
+        self.keys, self.values = joined(self.keys, other.keys), joined(self.values, other.values)
+        self.length = length
+
     def _grow(self, length: int, like: mx.array) -> None:
         batch, heads, _, width = like.shape
         room = -(-length // self.STEP) * self.STEP - self.capacity

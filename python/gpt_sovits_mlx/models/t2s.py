@@ -67,10 +67,20 @@ class SinePositions:
 
     def __call__(self, x: mx.array, start: int = 0) -> mx.array:
         """(B, T, width), whose first position is `start`."""
-        end = start + x.shape[1]
+        return x + self._rows(start, start + x.shape[1])
+
+    def at(self, x: mx.array, positions: Sequence[int]) -> mx.array:
+        """(B, 1, width), one frame a row, each at a position of its own."""
+        if len(set(positions)) == 1:
+            return self(x, positions[0])
+        if max(positions) < self.LENGTH:
+            return x + self.table[mx.array(list(positions))][:, None]
+        return x + mx.stack([self._rows(p, p + 1) for p in positions])
+
+    def _rows(self, start: int, end: int) -> mx.array:
         if end <= self.LENGTH:
-            return x + self.table[start:end]
-        return x + (self.alpha * self._table(start, end)).astype(x.dtype)
+            return self.table[start:end]
+        return (self.alpha * self._table(start, end)).astype(self.table.dtype)
 
 
 class DecoderLayer:
@@ -102,26 +112,57 @@ class _InProjection(Scope):
 
 @dataclass
 class T2SState:
-    """What decoding remembers of a batch: caches, the mask of padded text, positions."""
+    """What decoding remembers of the rows of a batch.
+
+    Attributes:
+        caches: one for each layer; all rows end at the same slot.
+        positions: the position of each row's next audio token.
+        starts: the first slot of each row.
+        real: (B, n), false where one of the first n slots is padding; `None` where none is. Later slots are real.
+    """
 
     caches: list[KVCache]
-    text_width: int
-    text_mask: mx.array | None
-    audio_length: int
+    positions: list[int]
+    starts: list[int]
+    real: mx.array | None
+
+    @property
+    def length(self) -> int:
+        return self.caches[0].length
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep only these rows of the batch."""
         index = mx.array(list(rows))
         for cache in self.caches:
             cache.select(index)
-        if self.text_mask is not None:
-            self.text_mask = self.text_mask[index]
+        self.positions = [self.positions[r] for r in rows]
+        self.starts = [self.starts[r] for r in rows]
+        if self.real is not None:
+            self.real = self.real[index]
 
-    def key_mask(self, keys: int) -> mx.array | None:
-        """(B, 1, 1, keys), true where a key may be attended to; `None` where none is padding."""
-        if self.text_mask is None:
-            return None
-        return mx.pad(self.text_mask, [(0, 0), (0, keys - self.text_width)], constant_values=True)[:, None, None]
+    def join(self, other: T2SState) -> None:
+        """Take in the rows of another batch; slots that no row uses any more are dropped."""
+        drop = min(self.starts)
+        length = max(self.length - drop, other.length)
+        parts = [
+            mx.ones((len(state.starts), state.length), mx.bool_) if state.real is None else state.real_slots()
+            for state in (self, other)
+        ]
+        parts[0] = parts[0][:, drop:]
+        shifts = [length - part.shape[1] for part in parts]
+        self.starts = [s - drop + shifts[0] for s in self.starts] + [s + shifts[1] for s in other.starts]
+        self.positions = self.positions + other.positions
+        for mine, theirs in zip(self.caches, other.caches, strict=True):
+            mine.join(theirs, drop)
+        whole = self.real is None and other.real is None and not any(shifts)
+        padded = [mx.pad(p, [(0, 0), (n, 0)], constant_values=False) for p, n in zip(parts, shifts, strict=True)]
+        self.real = None if whole else mx.concatenate(padded)
+
+    def real_slots(self, count: int | None = None) -> mx.array:
+        """(B, count), true where a slot holds a key; all slots so far by default."""
+        assert self.real is not None
+        more = (self.length if count is None else count) - self.real.shape[1]
+        return mx.pad(self.real, [(0, 0), (0, more)], constant_values=True)
 
     def arrays(self) -> list[mx.array]:
         return [a for c in self.caches for a in (c.keys, c.values) if a is not None]
@@ -165,45 +206,44 @@ class TextToSemantic:
         bert: mx.array | None,
         prompt: mx.array,
         text_lengths: Sequence[int] | None = None,
+        prompt_lengths: Sequence[int] | None = None,
     ) -> tuple[mx.array, T2SState]:
         """Read the text and the prompt.
 
         Args:
             phones: (B, X) ids, rows shorter than X padded at their end with any id.
             bert: (B, X, bert_width) features, or `None` for zeros.
-            prompt: (B, P) semantic tokens of the prompt; P may be 0.
-            text_lengths: the rows' lengths where they differ.
+            prompt: (B, P) semantic tokens of the prompt, padded likewise; P may be 0.
+            text_lengths, prompt_lengths: the rows' lengths where they differ.
 
         Returns:
             Logits of the first token (B, vocab), float32, and the state to decode on.
         """
         batch, text_width = phones.shape
-        audio_length = prompt.shape[1]
+        texts = list(text_lengths or [text_width] * batch)
+        prompts = list(prompt_lengths or [prompt.shape[1]] * batch)
         x = self.embed_text(phones, bert)
-        if audio_length:
+        if prompt.shape[1]:
             x = mx.concatenate([x, self.audio_positions(self.audio_embedding(prompt))], axis=1)
-        total = text_width + audio_length
-        position = mx.arange(total)
+        position = mx.arange(x.shape[1])
         is_text = position < text_width
         mask = is_text[None] | ((position[None] <= position[:, None]) & ~is_text[:, None])
-        text_mask = None
-        last = mx.full((batch,), total - 1)
-        if text_lengths is not None and len(set(text_lengths)) > 1:
-            lengths = mx.array(list(text_lengths))
-            text_mask = position[None, :text_width] < lengths[:, None]
-            keys = mx.pad(text_mask, [(0, 0), (0, audio_length)], constant_values=True)
-            mask = (mask[None] & keys[:, None])[:, None]
-            last = last if audio_length else lengths - 1
-        state = T2SState([KVCache() for _ in self.layers], text_width, text_mask, audio_length)
+        real = None
+        if len(set(texts)) > 1 or len(set(prompts)) > 1:
+            ends = mx.array(texts)[:, None], text_width + mx.array(prompts)[:, None]
+            real = mx.where(is_text, position < ends[0], position < ends[1])
+            mask = (mask[None] & real[:, None])[:, None]
+        state = T2SState([KVCache() for _ in self.layers], prompts, [0] * batch, real)
         for layer, cache in zip(self.layers, state.caches, strict=True):
             x = layer(x, cache, mask)
-        return self.logits(x[mx.arange(batch), last]), state
+        last = [text_width + p - 1 if p else t - 1 for t, p in zip(texts, prompts, strict=True)]
+        return self.logits(x[mx.arange(batch), mx.array(last)]), state
 
     def decode(self, tokens: mx.array, state: T2SState) -> mx.array:
         """One step: the rows' newest tokens (B,) → logits (B, vocab) of the next ones, float32."""
-        x = self.audio_positions(self.audio_embedding(tokens[:, None]), state.audio_length)
-        state.audio_length += 1
-        mask = state.key_mask(state.text_width + state.audio_length)
+        x = self.audio_positions.at(self.audio_embedding(tokens[:, None]), state.positions)
+        state.positions = [p + 1 for p in state.positions]
+        mask = None if state.real is None else state.real_slots(state.length + 1)[:, None, None]
         for layer, cache in zip(self.layers, state.caches, strict=True):
             x = layer(x, cache, mask)
         return self.logits(x[:, 0])
