@@ -30,7 +30,7 @@ from scripts.bench.measure import Findings, Skipped, measure, release
 from scripts.bench.plot import draw, pyplot
 from scripts.bench.profile import Profile
 from scripts.bench.reference import Reference
-from scripts.bench.report import machine, print_findings, print_heading, versions
+from scripts.bench.report import machine, print_findings, print_heading, time_text, versions
 from scripts.bench.stages import STAGES
 from scripts.bench.workbench import RANDOM, Workbench
 
@@ -113,8 +113,7 @@ def run(options: argparse.Namespace) -> None:
             else:
                 bench = Workbench.of_voice(options.voice, model_dir, precision, Path(work))
             for stage in options.stages:
-                with Console(stderr=True).status(f"{stage}, {bench.label}"):
-                    run_stage(stage, bench, reference and reference.use(precision), options, findings)
+                run_stage(stage, bench, reference and reference.use(precision), options, findings)
                 release()
     print_findings(console, findings)
     if options.json:
@@ -133,7 +132,9 @@ def run_stage(
     """Measure a stage, or note why the voice has none."""
     try:
         cases = STAGES[stage](bench, reference)
-        findings.measurements += measure(cases, bench.label, options.repeats, reference is None)
+        for found in measure(cases, bench.label, options.repeats, reference is None):
+            print(f"{stage}, {found.case}, {bench.label}: {time_text(found.median)}", file=sys.stderr, flush=True)
+            findings.measurements.append(found)
         if options.profile:
             for case in STAGES[stage](bench, None):
                 if case.profiled:

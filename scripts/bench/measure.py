@@ -15,9 +15,13 @@ from typing import Any
 
 import mlx.core as mx
 
-ENOUGH, FEWEST = 30.0, 3
 Clock = Callable[[], float]
 """Does a piece of work to its end and returns the seconds that it took."""
+WARMING = 3
+"""Runs before the first that counts: the reference's compiled graphs settle in the third. One where that is long."""
+LONG = 20.0
+"""Seconds after which a case gets no more runs than `FEWEST`."""
+FEWEST = 3
 
 
 @dataclass(frozen=True)
@@ -124,20 +128,20 @@ def timed(work: Callable[[], Any]) -> Clock:
 
 
 def measure(cases: Iterable[Case], precision: str, repeats: int, alone: bool) -> Iterator[Measurement]:
-    """Measure cases as they come: one run to warm up, then `repeats`, the reference's between ours.
+    """Measure cases as they come: some runs to warm up, then `repeats`, the reference's between ours.
 
-    A case that has taken `ENOUGH` seconds is run `FEWEST` times only.
     `alone` says that the reference is not in this process.
     """
     for case in cases:
-        case.ours()
-        if case.theirs:
-            case.theirs()
+        warming = 0.0
+        for _ in range(WARMING):
+            if warming < LONG:
+                warming += case.ours() + (case.theirs() if case.theirs else 0.0)
         gc.collect()
         mx.clear_cache()
         mx.reset_peak_memory()
         ours, theirs = [], []
-        while len(ours) < (min(repeats, FEWEST) if sum(ours) + sum(theirs) > ENOUGH else repeats):
+        while len(ours) < (min(repeats, FEWEST) if sum(ours) + sum(theirs) > LONG else repeats):
             ours.append(case.ours())
             if case.theirs:
                 theirs.append(case.theirs())

@@ -18,7 +18,7 @@ from rich.table import Table
 from gpt_sovits_mlx import __version__
 from gpt_sovits_mlx.runtime import backend, blas_library
 
-from .measure import Findings, Measurement
+from .measure import FEWEST, Findings, Measurement
 from .reference import Reference
 
 
@@ -65,7 +65,8 @@ def print_heading(console: Console, voice: str, repeats: int, facts: dict[str, A
     """What is measured on what."""
     for part in ("machine", "versions"):
         console.print(", ".join(f"{name} {value}" for name, value in facts[part].items() if value != ""))
-    console.print(f"voice {voice}; medians of {repeats} runs after one to warm up", highlight=False)
+    fewest = f" ({FEWEST} where they are long)" if repeats > FEWEST else ""
+    console.print(f"voice {voice}; medians of {repeats} runs{fewest}, behind some to warm up", highlight=False)
 
 
 def print_findings(console: Console, findings: Findings) -> None:
