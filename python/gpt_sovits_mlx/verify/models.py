@@ -78,12 +78,8 @@ def verify_text() -> Iterator[Row]:
 
 
 def verify_gpt() -> Iterator[Row]:
-    tensors, config = _tensors("gpt_v2")
-    tensors = without_prefix(tensors, "model.")
-    settings = gpt_config(tensors, Settings(config, SOURCE), SOURCE)
-    features = axes(tensors, "bert_proj.weight", 2, SOURCE)[1]
-    shapes = gpt_tensors(settings, axes(tensors, "h.layers.0.linear1.weight", 2, SOURCE)[0], features)
-    model = TextToSemantic(T2SConfig.from_dict(settings), _weights(tensors, Expected(shapes)))
+    settings, arrays = golden_gpt("float32")
+    model = TextToSemantic(T2SConfig.from_dict(settings), _weights(arrays))
     data, clock, stepping = load_outputs("gpt"), Clock(), Clock()
     phones, prompt = data["phones"].astype(np.int32), data["prompt"].astype(np.int32).reshape(1, -1)
     bert = mx.array(data["bert"].astype(np.float32)).swapaxes(1, 2)
@@ -102,10 +98,8 @@ def verify_gpt() -> Iterator[Row]:
 
 
 def verify_sovits() -> Iterator[Row]:
-    tensors, config = _tensors("sovits_v2")
-    settings = {"version": "v2", "symbols": "v2", **sovits_config("v2", Settings(config, SOURCE))}
-    shapes = sovits_tensors(settings["model"], Widths.of(tensors, SOURCE))
-    model = SoVITS(SoVITSConfig.from_dict(settings), _weights(tensors, Expected(shapes, is_unused)))
+    settings, arrays = golden_sovits("float32")
+    model = SoVITS(SoVITSConfig.from_dict(settings), _weights(arrays))
     data, clock = load_outputs("sovits"), Clock()
     with clock.running():
         samples = mx.array(data["ref0_pcm32k"].astype(np.float32) / 32768)
@@ -140,6 +134,24 @@ def golden_recording() -> tuple[np.ndarray, dict[str, np.ndarray]]:
     return np.concatenate([spoken, np.zeros(APPENDED_SILENCE, np.float32)]), data
 
 
+def golden_gpt(dtype: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Configuration and tensors of the golden v2 GPT, as conversion to "float32" or "float16" makes them."""
+    tensors, config = _tensors("gpt_v2")
+    tensors = without_prefix(tensors, "model.")
+    settings = gpt_config(tensors, Settings(config, SOURCE), SOURCE)
+    features = axes(tensors, "bert_proj.weight", 2, SOURCE)[1]
+    shapes = gpt_tensors(settings, axes(tensors, "h.layers.0.linear1.weight", 2, SOURCE)[0], features)
+    return settings, gather(tensors, Expected(shapes), SOURCE, dtype)
+
+
+def golden_sovits(dtype: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Configuration and tensors of the golden v2 SoVITS, as conversion to "float32" or "float16" makes them."""
+    tensors, config = _tensors("sovits_v2")
+    settings = {"version": "v2", "symbols": "v2", **sovits_config("v2", Settings(config, SOURCE))}
+    shapes = sovits_tensors(settings["model"], Widths.of(tensors, SOURCE))
+    return settings, gather(tensors, Expected(shapes, is_unused), SOURCE, dtype)
+
+
 def write_encoder(name: str, folder: Path) -> Path:
     """Make an encoder's golden weights and convert them: → `folder`/<name>.safetensors."""
     model = {"cnhubert": "hubert", "roberta": "roberta"}[name]
@@ -160,8 +172,7 @@ def _tensors(model: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return {name: Array(values) for name, values in state(manifest, SEEDS[model])}, manifest["config"]
 
 
-def _weights(tensors: dict[str, Tensor], expected: Expected) -> Weights:
-    arrays = gather(tensors, expected, SOURCE, "float32")
+def _weights(arrays: dict[str, np.ndarray]) -> Weights:
     return Weights({name: mx.array(values) for name, values in arrays.items()}, str(SOURCE), mx.float32)
 
 

@@ -1,0 +1,19 @@
+"""What cannot be measured."""
+
+from __future__ import annotations
+
+from gpt_sovits_mlx.errors import GPTSoVITSError
+
+
+class BenchmarkError(GPTSoVITSError):
+    """Something asked of the benchmark cannot be measured; the message says why or what mends it."""
+
+
+class Absent(BenchmarkError):
+    """A voice has nothing to measure at a stage."""
+
+
+def check_tokens(made: int, wanted: int) -> None:
+    """Raises `BenchmarkError` where a decode made other than the tokens asked for: both sides must do the same work."""
+    if made != wanted:
+        raise BenchmarkError(f"a decode made {made} tokens instead of {wanted}: its time would mean nothing")

@@ -1,0 +1,196 @@
+"""scripts/benchmark.py: it measures every stage, the same work on both sides, and says in one line what it lacks."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+import torch
+from scripts.bench import measure, reference, stages
+from scripts.bench.errors import BenchmarkError
+from scripts.bench.measure import Case, Measurement
+from scripts.bench.plot import draw
+from scripts.bench.profile import Profile
+from scripts.bench.workbench import Workbench
+from scripts.benchmark import main
+
+from gpt_sovits_mlx.generation import generate
+from gpt_sovits_mlx.layers.linear import Linear
+from gpt_sovits_mlx.layers.weights import Weights
+from gpt_sovits_mlx.runtime import backend
+from gpt_sovits_mlx.sampling import Sampling
+from small_voice import make_model_folder
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model_folder(tmp_path_factory.mktemp("benchmark"))
+
+
+@pytest.fixture(scope="module")
+def found(home: Path) -> Iterator[dict[str, Any]]:
+    """What a whole run over little work writes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stages, "SERIES", ((12, 10), (14, 20)))
+        patch.setattr(stages, "LATE", 300)
+        patch.setattr(stages, "LATE_TOKENS", 12)
+        patch.setattr(stages, "BATCHES", (3,))
+        patch.setattr(stages, "SENTENCES", (1, 3))
+        patch.setattr(measure, "WARMING", 1)
+        file = home / "found.json"
+        options = ["--voice", "small", "--model-dir", str(home), "--dtype", "float32", "--quick", "--profile"]
+        assert main([*options, "--json", str(file)]) == 0
+        yield json.loads(file.read_text(encoding="utf-8"))
+
+
+def test_every_stage_is_measured(found):
+    assert {"machine", "versions", "voice", "repeats", "measurements", "skipped", "operations"} <= found.keys()
+    assert {"processor", "backend", "load_before"} <= found["machine"].keys() and "mlx" in found["versions"]
+    assert {one["stage"] for one in found["measurements"]} == set(stages.STAGES)
+    assert found["skipped"] == []
+    for one in found["measurements"]:
+        assert len(one["seconds"]) == 2 and min(one["seconds"]) > 0
+        assert one["low"] <= one["median"] <= one["high"]
+        assert one["reference_seconds"] == [] and one["ratio"] is None
+        assert one["precision"] == "float32" and one["resident"] > 0
+    rates = {one["stage"]: one for one in found["measurements"] if one["audio"] or one["tokens"]}
+    assert rates["decode"]["tokens_per_second"] > 0
+    assert all(rates[stage]["real_time_factor"] > 0 for stage in ("sovits", "end_to_end", "streaming"))
+
+
+def test_the_slowest_operations_of_every_stage_that_computes_are_named(found):
+    operations = found["operations"]
+    assert {one["stage"] for one in operations} == set(stages.STAGES) - {"text", "parts"}
+    assert any(one["operation"].startswith("Linear 32×96") for one in operations if one["stage"] == "decode")
+    assert any(one["operation"].startswith(("Conv1d", "ResBlock")) for one in operations if one["stage"] == "sovits")
+    for stage in {one["stage"] for one in operations}:
+        shares = [one["share"] for one in operations if one["stage"] == stage]
+        assert shares == sorted(shares, reverse=True) and 0 < sum(shares) <= 1.001
+
+
+def test_the_sides_take_turns_and_warming_up_does_not_count():
+    ran = []
+
+    def side(name: str) -> measure.Clock:
+        def clock() -> float:
+            ran.append(name)
+            return float(len(ran))
+
+        return clock
+
+    (found,) = measure.measure([Case("x", "y", side("A"), side("B"))], "float32", 2, False)
+    warm = 2 * measure.WARMING
+    assert "".join(ran) == "AB" * (measure.WARMING + 2)
+    assert found.seconds == [warm + 1, warm + 3] and found.reference_seconds == [warm + 2, warm + 4]
+    assert found.ratio == (warm + 2) / (warm + 3) and found.resident is None
+
+
+def test_what_takes_long_runs_less_often():
+    (found,) = measure.measure([Case("x", "y", lambda: measure.LONG)], "float32", 7, True)
+    assert len(found.seconds) == measure.FEWEST
+
+
+def test_no_decode_ends_before_its_number_of_tokens(home, tmp_path):
+    bench = Workbench.of_voice("small", home, "float32", tmp_path)
+    model = bench.gpt()
+    requests = [stages.request(bench, model, 10, 75, row) for row in range(4)]
+    assert [len(made.tokens) for made in generate(model, requests, Sampling(max_tokens=200))] == [200] * 4
+    # of all logits only the end token's differ from the voice's
+    voice = Workbench.of_voice("small", home, "float32", tmp_path).engine()[1].gpt
+    same = np.all(np.array(model.predict) == np.array(voice.predict), axis=0)
+    assert same[:-1].all() and not same[-1]
+
+
+def test_a_decode_of_other_work_is_refused(home, tmp_path):
+    bench = Workbench.of_voice("small", home, "float32", tmp_path)
+    model = bench.gpt()
+    given = stages.request(bench, model, 10, 75)
+    # an end token that is as likely as the likeliest, and comes first
+    model.predict = mx.concatenate([mx.zeros_like(model.predict[:, :-1]), model.predict[:, -1:]], axis=1)
+    with pytest.raises(BenchmarkError, match="tokens instead of 60"):
+        stages.steps_clock(model, given, 60)()
+
+
+def test_a_profile_gives_each_operation_its_own_time_and_leaves_nothing_behind():
+    before, attention = Linear.__call__, mx.fast.scaled_dot_product_attention
+    weights = Weights({"weight": mx.ones((8, 4)), "bias": mx.zeros(8)}, "test")
+    layer = Linear(weights.scope())
+    clock = measure.timed(lambda: layer(mx.ones((2, 4))))
+    operations = Profile().operations(Case("x", "y", clock), 5)
+    assert {one["operation"]: one["calls"] for one in operations} == {"Linear 4×8": 1, "outside of layers": 1}
+    assert sum(one["share"] for one in operations) == pytest.approx(1)
+    assert Linear.__call__ is before and mx.fast.scaled_dot_product_attention is attention
+
+
+def test_weight_norm_of_the_reference_gets_the_same_weights():
+    with pytest.warns(FutureWarning, match="weight_norm"):
+        conv = torch.nn.utils.weight_norm(torch.nn.ConvTranspose1d(6, 4, 5))
+    model, weight = torch.nn.Sequential(conv), torch.randn(6, 4, 5)
+    state = {"0.weight": weight.clone(), "0.bias": torch.zeros(4)}
+    reference._normed(torch, model, state)
+    model.load_state_dict(state)
+    model(torch.zeros(1, 6, 3))  # computes its weight
+    torch.testing.assert_close(conv.weight, weight)
+
+
+def test_a_voice_without_an_encoder_has_no_such_stage(tmp_path, capsys):
+    file = tmp_path / "found.json"
+    assert main(["--voice", "demo", "--stages", "roberta", "--quick", "--json", str(file)]) == 0
+    found = json.loads(file.read_text(encoding="utf-8"))
+    assert found["measurements"] == []
+    assert found["skipped"] == [{"stage": "roberta", "reason": "the voice demo was trained without RoBERTa"}]
+    assert "roberta was not measured" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "wrong"),
+    [
+        (["--voice", "nobody"], "no voice 'nobody'"),
+        (["--reference", "nowhere"], "nowhere is no checkout"),
+        (["--json", "nowhere/found.json"], "no folder nowhere"),
+        (["--plot", "plot.png"], "--plot needs matplotlib: pip install"),
+    ],
+)
+def test_errors_are_one_line(options, wrong, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main([*options, "--stages", "text"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and wrong in error
+
+
+@pytest.mark.skipif(backend() != "cpu", reason="GPUs compute in float16")
+def test_a_cpu_refuses_what_it_would_compute_in_float32(capsys):
+    assert main(["--dtype", "float16"]) == 1
+    assert "a CPU computes everything in float32" in capsys.readouterr().err
+
+
+def test_a_checkout_whose_needs_are_not_installed(tmp_path, capsys, monkeypatch):
+    models = tmp_path / "GPT_SoVITS" / "AR" / "models"
+    models.mkdir(parents=True)
+    (models / "t2s_model.py").write_text("import not_installed_anywhere\n", encoding="utf-8")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert main(["--reference", str(tmp_path), "--stages", "text"]) == 1
+    error = capsys.readouterr().err
+    for name in [name for name in sys.modules if name.split(".")[0] in ("AR", "torchmetrics", "f5_tts")]:
+        del sys.modules[name]
+    assert error.startswith("error: the reference needs not_installed_anywhere") and error.count("\n") == 1
+
+
+def test_a_plot_is_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    made = [
+        Measurement(stage, f"{length} tokens", "float32", [1.0, 2.0], [3.0, 4.0], 0, None, length=length)
+        for stage in ("decode", "sovits")
+        for length in (50, 100)
+    ]
+    draw(made, "title", tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 1000
+    with pytest.raises(BenchmarkError, match="cannot write"):
+        draw(made, "title", tmp_path / "plot.nothing")
