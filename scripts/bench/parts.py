@@ -124,6 +124,6 @@ def drawing(bench: Workbench, reference: Reference | None) -> Iterator[Case]:
     yield Case(
         "parts",
         f"sampling among {vocabulary:,} tokens",
-        repeated(lambda: sample(given, known, -mx.log1p(-mx.random.uniform(shape=given.shape)), TOKENS, Sampling())),
+        repeated(lambda: sample(given, known, -mx.log1p(-mx.random.uniform(shape=given.shape)), [TOKENS], Sampling())),
         reference.sampling(logits, before, TIMES) if reference else None,
     )

@@ -153,7 +153,7 @@ def first_token(model: TextToSemantic, given: Request) -> Callable[[], object]:
 
     def work() -> object:
         logits, state = model.prefill(phones, bert[None], prompt)
-        return sample(logits, mx.array(seen), noise, 0, Sampling()), state.arrays()
+        return sample(logits, mx.array(seen), noise, [0], Sampling()), state.arrays()
 
     return work
 
@@ -206,7 +206,7 @@ def steps_clock(model: TextToSemantic, given: Request, tokens: int) -> Clock:
 def batch_clock(model: TextToSemantic, batch: Sequence[Request], tokens: int) -> Clock:
     def clock() -> float:
         start = time.perf_counter()
-        made = generate(model, batch, Sampling(max_tokens=tokens))
+        made = generate(model, batch, Sampling(max_tokens=tokens), len(batch))
         seconds = time.perf_counter() - start
         mx.synchronize()
         check_tokens(sum(len(row.tokens) for row in made), len(batch) * tokens)
