@@ -41,6 +41,7 @@ REPEATS, QUICK = 7, 2
 SLOWEST = 8
 """Operations that `--profile` names of a stage."""
 HOME = "GPT_SOVITS_MLX_HOME"
+WIDTH = 200
 PRECISIONS = ("float32", "float16", "bfloat16")
 
 
@@ -103,7 +104,8 @@ def run(options: argparse.Namespace) -> None:
     model_dir = options.model_dir or model_home()
     reference = Reference(options.reference) if options.reference else None
     facts: dict[str, Any] = {"machine": machine(), "versions": versions(reference)}
-    console, findings = Console(), Findings()
+    # a file is no narrow window
+    console, findings = Console(width=None if sys.stdout.isatty() else WIDTH), Findings()
     name = RANDOM if options.random else options.voice
     print_heading(console, name, options.repeats, facts)
     with tempfile.TemporaryDirectory() as work, home_at(work):

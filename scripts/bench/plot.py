@@ -37,7 +37,7 @@ def draw(measured: Sequence[Measurement], title: str, path: Path) -> None:
     figure.suptitle(title)
     figure.tight_layout()
     try:
-        figure.savefig(path, dpi=150)
+        figure.savefig(path, dpi=150, bbox_inches="tight")
     except (OSError, ValueError) as error:
         raise BenchmarkError(f"cannot write {path}: {' '.join(str(error).split())}") from None
     finally:

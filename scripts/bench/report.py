@@ -129,4 +129,4 @@ def _rate(found: Measurement) -> str:
 
 
 def _ratio(found: Measurement) -> str:
-    return f"{found.ratio:.2f} ({1 / found.ratio:.1f} × as fast)" if found.ratio else ""
+    return f"{found.ratio:.2f} ({1 / found.ratio:.2g} × as fast)" if found.ratio else ""

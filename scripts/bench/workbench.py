@@ -100,7 +100,11 @@ class Workbench:
         return SoVITS(SoVITSConfig.from_dict(config), weights)
 
     def engine(self) -> tuple[GPTSoVITSEngine, Voice]:
-        """A fresh engine with the voice loaded."""
+        """A fresh engine with the voice loaded, and no encoder: one before it enrolled the voice's reference."""
+        self._loaded()
+        return self._loaded()
+
+    def _loaded(self) -> tuple[GPTSoVITSEngine, Voice]:
         engine = GPTSoVITSEngine(self.model_dir, self.precision, encoder_backend="mlx")
         return engine, engine.load_voice(self.folder.path)
 
