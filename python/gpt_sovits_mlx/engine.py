@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 
 from .encoders import CharacterEncoder
 from .errors import AudioError, GPTSoVITSError, VoiceError
-from .generation import Generation, decode_steps
+from .generation import Generation, generate
 from .result import AudioChunk, Sentence, SynthesisResult
 from .runtime import model_home
 from .script import Script
@@ -266,20 +267,18 @@ def shipped_voices() -> Path:
 
 def _decode(script: Script, features: Sequence[mx.array | None], progress: Progress | None) -> list[Generation]:
     """Decode the sentences of a text together, as far as their speakers share a GPT."""
-    results = [Generation() for _ in script.utterances]
-    done = 0
+    counter = itertools.count(1)
+
+    def done() -> None:
+        if progress:
+            progress("gpt", next(counter), len(script.utterances))
+
+    results: dict[int, Generation] = {}
     for gpt in {id(speaker.gpt): speaker.gpt for speaker in script.speakers}.values():
         mine = [i for i, speaker in enumerate(script.speakers) if speaker.gpt is gpt]
         requests = [script.request(i, features[i]) for i in mine]
-        for events in decode_steps(gpt, requests, script.sampling):
-            for row, token in events:
-                result = results[mine[row]]
-                result.take(token)
-                if result.ended or len(result.tokens) == script.sampling.max_tokens:
-                    done += 1
-                    if progress:
-                        progress("gpt", done, len(results))
-    return results
+        results |= zip(mine, generate(gpt, requests, script.sampling, done=done), strict=True)
+    return [results[i] for i in range(len(script.utterances))]
 
 
 def _vocode(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -61,13 +61,23 @@ class Generation:
 
 
 def generate(
-    model: TextToSemantic, requests: Sequence[Request], sampling: Sampling, rows: int = ROWS
+    model: TextToSemantic,
+    requests: Sequence[Request],
+    sampling: Sampling,
+    rows: int = ROWS,
+    done: Callable[[], None] | None = None,
 ) -> list[Generation]:
-    """Decode requests to their ends, `rows` of them at a time. What one gets does not depend on the others."""
+    """Decode requests to their ends, `rows` of them at a time. What one gets does not depend on the others.
+
+    `done` is called as each of them is finished.
+    """
     results = [Generation() for _ in requests]
     for step in decode_steps(model, requests, sampling, rows):
         for request, token in step:
-            results[request].take(token)
+            result = results[request]
+            result.take(token)
+            if done and (result.ended or len(result.tokens) == sampling.max_tokens):
+                done()
     return results
 
 

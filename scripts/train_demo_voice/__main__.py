@@ -20,6 +20,7 @@ the training stages, and pocketsphinx for `listen`. `gpt` and `sovits` resume fr
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import re
@@ -30,6 +31,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from .corpus import Row
     from .data import SpeechData
 
     Codes = tuple[Tensor, Tensor]
@@ -81,21 +83,26 @@ def make_corpus(work: Path, english: int, mandarin: int, seed: int, processes: i
     print(f"corpus: {len(rows)} rows and {len(fixed)} to evaluate with")
 
 
-def _data(work: Path, shards: Sequence[int], sound: bool = True) -> SpeechData:
+@functools.cache
+def _rows(work: Path) -> list[Row]:
+    """The corpus; reading it takes seconds, and `codes` wants it for every shard."""
     from . import corpus
+
+    return corpus.load(work / "corpus.jsonl.gz")
+
+
+def _data(work: Path, shards: Sequence[int], sound: bool = True) -> SpeechData:
     from .data import SpeechData, wait_for
 
-    rows = corpus.load(work / "corpus.jsonl.gz")
     symbols = json.loads((work / "symbols.json").read_text())
-    return SpeechData(wait_for(work / "speech", shards, "npz"), rows, symbols, sound)
+    return SpeechData(wait_for(work / "speech", shards, "npz"), _rows(work), symbols, sound)
 
 
 def _shards(work: Path, count: int) -> range:
     """The numbers of the first `count` shards, or of all."""
-    from . import corpus
     from .speech import SHARD
 
-    there = -(-len(corpus.load(work / "corpus.jsonl.gz")) // SHARD)
+    there = -(-len(_rows(work)) // SHARD)
     return range(min(count or there, there))
 
 
@@ -162,9 +169,9 @@ def run(a: argparse.Namespace) -> None:
         make_corpus(work, a.english, a.mandarin, a.seed, a.processes)
         return
     if a.stage == "speech":
-        from . import corpus, speech
+        from . import speech
 
-        speech.synthesise(corpus.load(work / "corpus.jsonl.gz"), work / "speech", a.processes, a.pick)
+        speech.synthesise(_rows(work), work / "speech", a.processes, a.pick)
         return
     if a.stage == "take-up":
         from . import export

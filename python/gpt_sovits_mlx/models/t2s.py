@@ -144,11 +144,7 @@ class T2SState:
         """Take in the rows of another batch; slots that no row uses any more are dropped."""
         drop = min(self.starts)
         length = max(self.length - drop, other.length)
-        parts = [
-            mx.ones((len(state.starts), state.length), mx.bool_) if state.real is None else state.real_slots()
-            for state in (self, other)
-        ]
-        parts[0] = parts[0][:, drop:]
+        parts = [self.real_slots(self.length)[:, drop:], other.real_slots(other.length)]
         shifts = [length - part.shape[1] for part in parts]
         self.starts = [s - drop + shifts[0] for s in self.starts] + [s + shifts[1] for s in other.starts]
         self.positions = self.positions + other.positions
@@ -158,11 +154,11 @@ class T2SState:
         padded = [mx.pad(p, [(0, 0), (n, 0)], constant_values=False) for p, n in zip(parts, shifts, strict=True)]
         self.real = None if whole else mx.concatenate(padded)
 
-    def real_slots(self, count: int | None = None) -> mx.array:
-        """(B, count), true where a slot holds a key; all slots so far by default."""
-        assert self.real is not None
-        more = (self.length if count is None else count) - self.real.shape[1]
-        return mx.pad(self.real, [(0, 0), (0, more)], constant_values=True)
+    def real_slots(self, count: int) -> mx.array:
+        """(B, count), true where one of the first `count` slots holds a key, or is to hold one."""
+        if self.real is None:
+            return mx.ones((len(self.starts), count), mx.bool_)
+        return mx.pad(self.real, [(0, 0), (0, count - self.real.shape[1])], constant_values=True)
 
     def arrays(self) -> list[mx.array]:
         return [a for c in self.caches for a in (c.keys, c.values) if a is not None]
