@@ -20,6 +20,7 @@ LAYERS = [
     {"script"},
     {"voice", "result"},
     {"generation", "encoders"},
+    {"batch"},
     {"models", "sampling"},
     {"layers", "kernels"},
     {"audio"},

@@ -60,8 +60,17 @@ def prepare_blas() -> None:
     with _lock:
         if _blas is None:
             _late = "mlx.core" in sys.modules
+            _settle_cuda()
             wanted = sys.platform.startswith("linux") and importlib.util.find_spec("mlx") is not None
             _blas = _load_openblas() if wanted else ""
+
+
+def _settle_cuda() -> None:
+    """What MLX's CUDA back end reads from the environment when it starts; what the user has set stays."""
+    # float32 means float32: tensor cores would round its products to 10 bits
+    os.environ.setdefault("MLX_ENABLE_TF32", "0")
+    # a plan of cuDNN for each shape of each convolution: a vocoder has some 50 of them a length
+    os.environ.setdefault("MLX_CUDA_CONV_CACHE_SIZE", "4096")
 
 
 def require_mlx() -> None:

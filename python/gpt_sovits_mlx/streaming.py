@@ -50,21 +50,27 @@ class SentenceVocoder:
 
         In sum as many as `SoVITS.decode` gives for all tokens, and those very samples if there is but one call.
         """
-        sovits = self.sovits
-        # a sentence that ended at once still gets a frame to vocode, as in the reference
-        tokens = tokens or [0]
-        frames = sovits.latent_frames(len(tokens), self.speed)
-        noise = self.noise.latent(frames, sovits.latent_width)
-        steady = not (last and self.done == 0)
-        z = sovits.latent(mx.array([tokens]), self.phones, self.style, self.speed, noise, steady)
-        first = max(0, self.done - sovits.reach)
-        samples = np.array(sovits.vocode(z[:, first:], self.style)[0, (self.done - first) * self.hop :])
+        if last and self.done == 0:
+            return np.array(self.whole(tokens))
+        z = self._latent(tokens, steady=True)
+        frames, first = z.shape[1], max(0, self.done - self.sovits.reach)
+        samples = np.array(self.sovits.vocode(z[:, first:], self.style)[0, (self.done - first) * self.hop :])
         rise = np.linspace(0, 1, len(self.tail) + 2, dtype=np.float32)[1:-1]
         samples[: len(rise)] = self.tail + rise * (samples[: len(rise)] - self.tail)
         end = frames if last else max(self.done, frames - self.held)
         count = (end - self.done) * self.hop
         self.done, self.tail = end, samples[count : count + OVERLAP * self.hop]
         return samples[:count]
+
+    def whole(self, tokens: Sequence[int]) -> mx.array:
+        """All samples of the sentence, float32, yet to be computed."""
+        return self.sovits.vocode(self._latent(tokens, steady=False), self.style)[0]
+
+    def _latent(self, tokens: Sequence[int], steady: bool) -> mx.array:
+        # a sentence that ended at once still gets a frame to vocode, as in the reference
+        tokens = tokens or [0]
+        noise = self.noise.latent(self.sovits.latent_frames(len(tokens), self.speed), self.sovits.latent_width)
+        return self.sovits.latent(mx.array([tokens]), self.phones, self.style, self.speed, noise, steady)
 
 
 def stream(script: Script, encoders: Sequence[CharacterEncoder | None]) -> Generator[AudioChunk, None, None]:

@@ -12,7 +12,8 @@ import mlx.core as mx
 import numpy as np
 
 from gpt_sovits_mlx import audio
-from gpt_sovits_mlx.generation import Request, decode_steps, generate
+from gpt_sovits_mlx.batch import batch_of
+from gpt_sovits_mlx.generation import Request, generate
 from gpt_sovits_mlx.models.t2s import TextToSemantic
 from gpt_sovits_mlx.result import SynthesisResult
 from gpt_sovits_mlx.sampling import NoiseStream, Sampling, sample
@@ -159,7 +160,7 @@ def first_token(model: TextToSemantic, given: Request) -> Callable[[], object]:
 
 
 def decode(bench: Workbench, reference: Reference | None) -> Iterator[Case]:
-    """Steps behind the first token, alone and late; then batches as a whole."""
+    """Steps behind the prefill (the reference's: behind the first token), alone and late; then batches as a whole."""
     model = bench.gpt()
     theirs = reference.gpt(bench.endless_gpt_path) if reference else None
     late = (LATE_TOKENS, SERIES[1][1], LATE - LATE_TOKENS - SERIES[1][1])
@@ -171,7 +172,7 @@ def decode(bench: Workbench, reference: Reference | None) -> Iterator[Case]:
             name if prompt == PROMPT else f"{tokens} tokens up to position {LATE}",
             steps_clock(model, given, tokens),
             theirs and theirs.steps(given, tokens),
-            tokens=tokens - 1,
+            tokens=tokens,
             length=tokens if prompt == PROMPT else 0,
             profiled=tokens == SERIES[0][0],
         )
@@ -188,16 +189,17 @@ def decode(bench: Workbench, reference: Reference | None) -> Iterator[Case]:
 
 
 def steps_clock(model: TextToSemantic, given: Request, tokens: int) -> Clock:
-    """Time from the first token to the last: `tokens` − 1 steps."""
+    """Time behind the prefill: `tokens` draws, and what is decoded between them."""
 
     def clock() -> float:
-        steps = decode_steps(model, [given], Sampling(max_tokens=tokens))
-        made = [next(steps)]
+        batch, made = batch_of(model, {0: given}, Sampling(max_tokens=tokens)), 0
+        mx.synchronize()
         start = time.perf_counter()
-        made += steps
+        while batch.going:
+            made += sum(token is not None for step in batch.advance() for _, token in step)
         seconds = time.perf_counter() - start
         mx.synchronize()  # one step more is under way
-        check_tokens(sum(token is not None for step in made for _, token in step), tokens)
+        check_tokens(made, tokens)
         return seconds
 
     return clock

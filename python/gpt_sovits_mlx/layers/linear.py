@@ -51,19 +51,28 @@ class QuantizedMatrix:
 class Linear:
     """y = x Wᵀ + b over the last axis. Also a 1×1 convolution, whose weight is (out, in, 1).
 
-    The weight is kept transposed and contiguous: a CPU multiplies a single row by it almost three times as
-    fast as by the layout in the file, which is most of what decoding costs there.
+    On a CPU the weight is kept transposed and contiguous: it multiplies a single row by it almost three times as
+    fast as by the layout in the file, (out, in), which is most of what decoding costs there. GPUs take the latter.
 
     A weight that the file holds quantized stays packed, except on a CPU, where MLX's quantized products run at about
     2 GFLOP/s, BLAS's at 70 and more: there it is unpacked once, when it is loaded.
     """
 
-    def __init__(self, scope: Scope, bias: bool = True):
-        weight = QuantizedMatrix.of(scope) or _plain(scope)
+    def __init__(
+        self,
+        scope: Scope,
+        bias: bool = True,
+        dtype: mx.Dtype | None = None,
+        shape: tuple[int | None, int | None] = (None, None),
+    ):
+        weight = QuantizedMatrix.of(scope) or _plain(scope, dtype, shape)
         self.out_features, self.in_features = weight.shape
-        if isinstance(weight, QuantizedMatrix) and backend() == "cpu":
+        self.transposed = backend() == "cpu"
+        if isinstance(weight, QuantizedMatrix) and self.transposed:
             weight = weight.whole()
-        self.weight = weight if isinstance(weight, QuantizedMatrix) else scope.keep(weight.T)
+        if isinstance(weight, mx.array):
+            weight = scope.keep(weight.T if self.transposed else weight)
+        self.weight = weight
         self.bias = scope.tensor("bias", self.out_features) if bias else None
 
     @property
@@ -75,13 +84,15 @@ class Linear:
         if isinstance(self.weight, QuantizedMatrix):
             y = self.weight.product(x)
             return y if self.bias is None else y + self.bias
-        return x @ self.weight if self.bias is None else mx.addmm(self.bias, x, self.weight)
+        weight = self.weight if self.transposed else self.weight.T
+        return x @ weight if self.bias is None else mx.addmm(self.bias, x, weight)
 
 
-def _plain(scope: Scope) -> mx.array:
+def _plain(scope: Scope, dtype: mx.Dtype | None, shape: tuple[int | None, int | None]) -> mx.array:
     """The matrix (out, in) of a file that is not quantized."""
-    weight = scope.raw("weight")
-    return scope.raw("weight", None, None, 1)[..., 0] if weight.ndim == 3 else weight
+    if len(scope.shape("weight")) == 3:
+        return scope.raw("weight", *shape, 1, dtype=dtype)[..., 0]
+    return scope.raw("weight", *shape, dtype=dtype)
 
 
 class Embedding:

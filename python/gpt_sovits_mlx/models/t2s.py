@@ -19,7 +19,9 @@ from ..layers.attention import merge_heads, split_heads
 from ..layers.linear import Embedding, Linear
 from ..layers.normalisation import LayerNorm
 from ..layers.weights import Scope, Weights
+from ..runtime import backend
 from .cache import KVCache
+from .decode_kernel import decode_kernel
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,10 @@ class SinePositions:
         if max(positions) < self.LENGTH:
             return x + self.table[mx.array(list(positions))][:, None]
         return x + mx.stack([self._rows(p, p + 1) for p in positions])
+
+    def first(self, count: int) -> mx.array:
+        """What is added at the first `count` positions or more, (P, width)."""
+        return self.table if count <= self.LENGTH else self._rows(0, count)
 
     def _rows(self, start: int, end: int) -> mx.array:
         if end <= self.LENGTH:
@@ -165,7 +171,11 @@ class T2SState:
 
 
 class TextToSemantic:
-    """The GPT. It holds weights only: the state of a decode lives in a `T2SState`."""
+    """The GPT. It holds weights only: the state of a decode lives in a `T2SState`.
+
+    Attributes:
+        kernel: decodes several steps at once where MLX computes on CUDA; `None` elsewhere.
+    """
 
     def __init__(self, config: T2SConfig, weights: Weights):
         self.config = config
@@ -178,10 +188,12 @@ class TextToSemantic:
         self.audio_positions = SinePositions(root / "ar_audio_position", width)
         layers = root / "h" / "layers"
         self.layers = [DecoderLayer(layers / i, config.head) for i in range(config.n_layer)]
-        predict = root / "ar_predict_layer"
         # float32 whatever the rest is stored in: float16 logits end some sentences early
-        self.predict = root.keep(predict.raw("weight", config.vocab_size, width, dtype=mx.float32).T)
+        self.predict = Linear(root / "ar_predict_layer", bias=False, dtype=mx.float32, shape=(config.vocab_size, width))
         weights.finish()
+        self.kernel = None
+        if backend() == "cuda":
+            self.kernel = decode_kernel(self.layers, self.audio_embedding, self.predict)
 
     @property
     def bert_width(self) -> int:
@@ -245,4 +257,4 @@ class TextToSemantic:
         return self.logits(x[:, 0])
 
     def logits(self, hidden: mx.array) -> mx.array:
-        return hidden.astype(mx.float32) @ self.predict
+        return self.predict(hidden.astype(mx.float32))

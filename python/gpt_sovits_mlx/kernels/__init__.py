@@ -1,0 +1,1 @@
+"""Hand-written GPU kernels (CUDA), each with the plain MLX form that it equals."""

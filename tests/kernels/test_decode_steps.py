@@ -1,0 +1,199 @@
+"""The decode kernel against the plain form in float32, on whatever CUDA device there is."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from gpt_sovits_mlx.batch import STEPS, Request, kernel_rows
+from gpt_sovits_mlx.convert.gpt import gpt_tensors
+from gpt_sovits_mlx.generation import decode_steps, generate
+from gpt_sovits_mlx.kernels.decode_steps import Draw
+from gpt_sovits_mlx.layers.weights import Weights
+from gpt_sovits_mlx.models.cache import KVCache
+from gpt_sovits_mlx.models.t2s import T2SConfig, T2SState, TextToSemantic
+from gpt_sovits_mlx.quantization import Quantization, quantized
+from gpt_sovits_mlx.runtime import backend
+from gpt_sovits_mlx.sampling import MIN_TOKENS, NoiseStream, Sampling, sample
+
+pytestmark = pytest.mark.skipif(backend() != "cuda", reason="there is no CUDA device")
+
+OFFICIAL = {"hidden_dim": 512, "n_layer": 24, "head": 16}
+SHALLOW = {**OFFICIAL, "n_layer": 4}
+SMALL = {"hidden_dim": 256, "n_layer": 3, "head": 8}
+ODD = {"hidden_dim": 192, "n_layer": 5, "head": 3}
+PROMPTS = (9, 30, 0, 17, 4, 25, 12, 8)
+
+
+def tensors(sizes: dict[str, int]) -> tuple[T2SConfig, dict[str, np.ndarray]]:
+    config = T2SConfig(**sizes, vocab_size=1025, phoneme_vocab_size=732, EOS=1024)
+    random = np.random.default_rng(7)
+    made = {}
+    for name, shape in gpt_tensors(vars(config), 4 * config.hidden_dim, 1024).items():
+        scale = 0.3 if len(shape) == 1 else 1.5 * shape[-1] ** -0.5
+        made[name] = (scale * random.standard_normal(shape, np.float32)).astype(np.float16).astype(np.float32)
+        if "norm" in name and name.endswith("weight"):
+            made[name] += 1
+        if name.endswith("alpha"):
+            made[name][:] = 1
+    return config, made
+
+
+def models(sizes: dict[str, int], dtype: mx.Dtype, bits: int = 0) -> tuple[TextToSemantic, TextToSemantic]:
+    """The model in `dtype`, and in float32 with the very same numbers, without its kernel."""
+    config, made = tensors(sizes)
+    how = Quantization(bits, 64) if bits else None
+    made, _ = quantized(made, how)
+    arrays = {name: mx.array(value) for name, value in made.items()}
+    # all that is not packed, in numbers of the type
+    arrays = {name: x if x.dtype == mx.uint32 else x.astype(dtype) for name, x in arrays.items()}
+    model = TextToSemantic(config, Weights(dict(arrays), "test", dtype, how))
+    plain = TextToSemantic(config, Weights(dict(arrays), "test", mx.float32, how))
+    plain.kernel = None
+    return model, plain
+
+
+class RoundedCache(KVCache):
+    """Float32, but nothing that the other type could not hold."""
+
+    def __init__(self, cache: KVCache, dtype: mx.Dtype):
+        super().__init__()
+        self.dtype, self.length = dtype, cache.length
+        assert cache.keys is not None and cache.values is not None
+        self.keys, self.values = self.rounded(cache.keys), self.rounded(cache.values)
+
+    def rounded(self, x: mx.array) -> mx.array:
+        return x.astype(self.dtype).astype(mx.float32)
+
+    def append(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        return super().append(self.rounded(keys), self.rounded(values))
+
+
+def request(model: TextToSemantic, at: int) -> Request:
+    random = np.random.default_rng(at)
+    phones = random.integers(0, model.config.phoneme_vocab_size, 12 + 5 * at).tolist()
+    prompt = random.integers(0, model.config.EOS, PROMPTS[at % len(PROMPTS)]).tolist()
+    return Request(phones, prompt, NoiseStream(3, at))
+
+
+class Beside:
+    """A row in the plain form, whose next logits and tokens the kernel must give."""
+
+    def __init__(self, plain: TextToSemantic, given: Request, dtype: mx.Dtype, sampling: Sampling):
+        self.plain, self.sampling, self.step, self.ended = plain, sampling, 0, False
+        prompt = mx.array(np.array([given.prompt], np.int32))
+        self.logits, self.state = plain.prefill(mx.array([given.phones]), None, prompt)
+        self.seen = np.zeros((1, plain.config.vocab_size), bool)
+        self.seen[0, given.prompt] = True
+        self.noise = mx.concatenate([given.noise.block(n, plain.config.vocab_size) for n in range(4)])
+        caches = [_cast(cache, dtype) for cache in self.state.caches]
+        (self.place,) = kernel_rows(T2SState(caches, self.state.positions, self.state.starts, None), [given])
+        self.state.caches = [RoundedCache(cache, dtype) for cache in self.state.caches]
+
+    @property
+    def bits(self) -> np.ndarray:
+        """(words,) uint32: the tokens that have occurred."""
+        padded = np.pad(self.seen[0], (0, -self.seen.shape[1] % 32))
+        return np.packbits(padded, bitorder="little").view(np.uint32)
+
+    def next(self) -> int:
+        token, ended = sample(self.logits, mx.array(self.seen), self.noise[None, self.step], [self.step], self.sampling)
+        self.step += 1
+        if ended.item():
+            self.ended = True
+            return -1
+        drawn = int(np.array(token)[0])
+        self.seen[0, drawn] = True
+        self.logits = self.plain.decode(token, self.state)
+        return drawn
+
+
+def steps_of_both(
+    model: TextToSemantic, plain: TextToSemantic, rows: int, dtype: mx.Dtype, sampling: Sampling, turns: int
+) -> float:
+    """The greatest difference between logits; the tokens must be equal."""
+    assert model.kernel is not None
+    beside = [Beside(plain, request(model, at), dtype, sampling) for at in range(rows)]
+    now, known = mx.concatenate([row.logits for row in beside]), mx.array(np.stack([row.bits for row in beside]))
+    how = Draw(sampling.top_k, sampling.top_p, sampling.temperature, sampling.repetition_penalty, MIN_TOKENS)
+    positions, worst = model.audio_positions.first(1000), 0.0
+    for turn in range(turns):
+        for row in beside:
+            row.place.make_room(STEPS, 256)
+        places, noises = [None if row.ended else row.place for row in beside], [row.noise for row in beside]
+        drawn, now, known = model.kernel.steps(places, now, known, noises, [turn * STEPS] * rows, positions, how, STEPS)
+        for at, row in enumerate(beside):
+            for step in range(STEPS):
+                if not row.ended:
+                    assert row.next() == drawn[at, step]
+            if not row.ended:
+                worst = max(worst, float(np.abs(np.array(now[at] - row.logits[0])).max()))
+    assert not all(row.ended for row in beside) and np.isfinite(worst)
+    return worst
+
+
+def _cast(cache: KVCache, dtype: mx.Dtype) -> KVCache:
+    made = KVCache()
+    assert cache.keys is not None and cache.values is not None
+    made.keys, made.values, made.length = cache.keys.astype(dtype), cache.values.astype(dtype), cache.length
+    return made
+
+
+DRAWN = Sampling(top_k=15, temperature=1.0, repetition_penalty=1.35)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "dtype", "bits", "rows"),
+    [
+        (OFFICIAL, mx.float16, 0, 1),
+        (OFFICIAL, mx.float16, 0, 8),
+        (SHALLOW, mx.bfloat16, 0, 1),
+        (SHALLOW, mx.float16, 8, 1),
+        (SHALLOW, mx.float32, 0, 2),
+        (SMALL, mx.float16, 4, 4),
+        (SMALL, mx.float32, 0, 1),
+        (ODD, mx.float16, 0, 1),
+        (ODD, mx.bfloat16, 8, 2),
+    ],
+)
+def test_logits_and_tokens_equal_the_plain_forms(sizes, dtype, bits, rows):
+    model, plain = models(sizes, dtype, bits)
+    worst = steps_of_both(model, plain, rows, dtype, DRAWN, 3)
+    print(f"{sizes} {dtype} {bits} bits {rows} rows: logits differ by {worst:.1e} at most")
+    assert worst < 1e-3
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(top_k=1),
+        Sampling(top_k=1, repetition_penalty=1.0),
+        Sampling(top_k=5, top_p=0.8, temperature=0.6),
+        Sampling(top_k=2000, top_p=0.5, repetition_penalty=1.0),
+        Sampling(top_k=50, temperature=2.0, repetition_penalty=2.0),
+    ],
+    ids=str,
+)
+def test_every_way_to_draw(sampling):
+    model, plain = models(SMALL, mx.float32)
+    assert steps_of_both(model, plain, 4, mx.float32, sampling, 3) < 1e-3
+
+
+def test_long_past_the_first_room():
+    """The cache grows, and every position is attended to."""
+    model, plain = models(SMALL, mx.float16)
+    assert steps_of_both(model, plain, 2, mx.float16, DRAWN, 15) < 1e-3
+
+
+@pytest.mark.parametrize("rows", [1, 3, 12])
+def test_sentences_get_the_same_tokens_alone_and_in_any_company(rows):
+    """Rows that end make room for the next, among them prompts of other lengths."""
+    model, plain = models(SMALL, mx.float32)
+    sampling = Sampling(top_k=1000, temperature=50.0, max_tokens=150)
+    queue = [request(model, at) for at in range(12)]
+    expected = [generate(plain, [r], sampling)[0] for r in queue]
+    assert generate(model, queue, sampling, rows) == expected
+    assert sum(r.ended for r in expected) > 3 and any(not r.ended for r in expected)
+    busy = [len(events) for events in decode_steps(model, queue, sampling, rows)]
+    assert sum(busy) == sum(len(r.tokens) + r.ended for r in expected)
