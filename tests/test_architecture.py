@@ -17,6 +17,7 @@ LAYERS = [
     {"convert"},
     {"engine"},
     {"streaming", "store"},
+    {"vocoder"},
     {"script"},
     {"voice", "result"},
     {"generation", "encoders"},

@@ -19,11 +19,13 @@ from gpt_sovits_mlx import (
     TextError,
     VoiceError,
     streaming,
+    vocoder,
 )
 from gpt_sovits_mlx.models.sovits import SoVITS
 from gpt_sovits_mlx.models.t2s import TextToSemantic
 from gpt_sovits_mlx.sampling import NoiseStream
-from gpt_sovits_mlx.streaming import FIRST, HELD, OVERLAP
+from gpt_sovits_mlx.streaming import FIRST
+from gpt_sovits_mlx.vocoder import HELD, OVERLAP
 from small_voice import make_model_folder
 
 RATE, HOP, PAUSE = 32000, 640, 0.1
@@ -67,7 +69,7 @@ class Case:
     def naive(self) -> np.ndarray:
         """Each chunk's tokens vocoded alone, with the noise of their places."""
         parts, start = [], 0
-        for (tokens, phones, style, _, noise, _), chunk in zip(self.calls, self.chunks, strict=True):
+        for (tokens, phones, style, _, noise, *_), chunk in zip(self.calls, self.chunks, strict=True):
             new = mx.array([tokens[start:]])
             if new.size:  # nothing is left where a sentence ended with a chunk
                 z = self.sovits.latent(new, phones, style, 1.0, noise[:, 2 * start :])
@@ -99,9 +101,9 @@ def watch(patch: pytest.MonkeyPatch) -> list[tuple]:
     """The arguments of all calls of `SoVITS.latent` from now on: tokens, phones, style, speed, noise, steady."""
     calls, latent = [], SoVITS.latent
 
-    def watched(self, tokens, phones, *rest):
+    def watched(self, tokens, phones, *rest, **lengths):
         calls.append((np.array(tokens)[0].tolist(), phones, *rest))
-        return latent(self, tokens, phones, *rest)
+        return latent(self, tokens, phones, *rest, **lengths)
 
     patch.setattr(SoVITS, "latent", watched)
     return calls
@@ -174,8 +176,8 @@ def test_chunks_get_all_the_context_that_they_see(engine, monkeypatch):
     calls = watch(monkeypatch)
     engine.synthesize(SMALL, **settings)
     z = engine.load_voice("small").sovits.latent(mx.array([calls[0][0]]), *calls[0][1:])
-    monkeypatch.setattr(SoVITS, "latent", lambda self, tokens, *_: z[:, : 2 * tokens.shape[1]])
-    monkeypatch.setattr(streaming, "HELD", reach)
+    monkeypatch.setattr(SoVITS, "latent", lambda self, tokens, *_, **__: z[:, : 2 * tokens.shape[1]])
+    monkeypatch.setattr(vocoder, "HELD", reach)
     monkeypatch.setattr(streaming, "FIRST", reach)
     chunks = list(engine.stream(SMALL, **settings))
     assert len(chunks) >= 3 and np.abs(joined(chunks) - whole).max() < 1e-5

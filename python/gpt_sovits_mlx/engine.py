@@ -19,7 +19,8 @@ from .result import AudioChunk, Sentence, SynthesisResult
 from .runtime import model_home
 from .script import Script
 from .store import ModelStore
-from .streaming import SentenceVocoder, stream
+from .streaming import stream
+from .vocoder import vocode_sentences
 from .voice import Reference, Voice, VoiceFolder, character_features, find_voice, voice_paths
 
 DTYPES = {"auto": None, "float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
@@ -284,14 +285,16 @@ def _decode(script: Script, features: Sequence[mx.array | None], progress: Progr
 def _vocode(
     script: Script, generations: Sequence[Generation], progress: Progress | None
 ) -> tuple[np.ndarray, tuple[Sentence, ...]]:
-    """Vocode sentence by sentence: all of them, each with its pause behind it, and where they lie."""
+    """Vocode all sentences, put them one behind the other, each with its pause, and tell where they lie."""
+    made: dict[int, np.ndarray] = {}
+    for index, samples in vocode_sentences(script, [generation.tokens for generation in generations]):
+        made[index] = samples
+        if progress:
+            progress("vocoder", len(made), len(generations))
     silence = script.silence()
     sentences, parts, position = [], [], 0
     for index, generation in enumerate(generations):
-        samples = SentenceVocoder(script, index)(generation.tokens, last=True)
-        sentences.append(script.sentence(index, position, len(samples), generation))
-        parts += [samples, silence]
-        position += len(samples) + len(silence)
-        if progress:
-            progress("vocoder", index + 1, len(generations))
+        sentences.append(script.sentence(index, position, len(made[index]), generation))
+        parts += [made[index], silence]
+        position += len(made[index]) + len(silence)
     return np.concatenate(parts), tuple(sentences)

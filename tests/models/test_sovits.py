@@ -60,6 +60,28 @@ def test_rows_of_a_batch_do_not_touch_each_other(case):
     assert np.abs(np.array(together) - np.array(mx.concatenate(alone))).max() < 1e-5
 
 
+@pytest.mark.parametrize("pads", [False, True])
+def test_rows_of_other_lengths_sound_as_they_do_alone(case, pads, monkeypatch):
+    """Padding to a common length, and to one of few as on CUDA, changes nothing before a row's end."""
+    model, data, style, _ = case
+    codes, phones = data["codes"][0].astype(np.int32), data["phones"].astype(np.int32)
+    lengths, phone_lengths = [codes.shape[1], 9, 1], [3, phones.shape[1], 5]
+    noise = mx.random.normal((3, model.latent_frames(codes.shape[1]), model.latent_width), key=mx.random.key(1))
+    alone = [
+        model.decode(mx.array(codes[:, :n]), mx.array(phones[:, :x]), style, noise=noise[i : i + 1, : 2 * n])
+        for i, (n, x) in enumerate(zip(lengths, phone_lengths, strict=True))
+    ]
+    mx.eval(alone)
+    monkeypatch.setattr(model, "pads", pads)
+    rows = [mx.array(np.repeat(ids, 3, axis=0)) for ids in (codes, phones)]
+    together = model.decode(*rows, style, noise=noise, lengths=lengths, phone_lengths=phone_lengths)
+    assert together.shape == (3, alone[0].shape[1])
+    for row, own in zip(np.array(together), alone, strict=True):
+        assert np.abs(row[: own.shape[1]] - np.array(own[0])).max() < 1e-5
+    single = model.decode(mx.array(codes[:, :9]), mx.array(phones), style, noise=noise[1:2, :18])
+    assert np.abs(np.array(single) - np.array(alone[1])).max() < 1e-5
+
+
 def test_latent_frames_are_those_of_the_audio(case):
     model, data, style, _ = case
     codes, phones = mx.array(data["codes"][0].astype(np.int32)), mx.array(data["phones"].astype(np.int32))

@@ -47,14 +47,17 @@ class MultiHeadAttention:
             width = self.q.out_features // heads
             self.relative = tuple(scope.keep(scope.raw(f"emb_rel_{n}", 1, None, width)[0]) for n in "kv")
 
-    def __call__(self, x: mx.array, context: mx.array) -> mx.array:
-        """(B, T, C) attends over (B, S, C); S = T with relative positions."""
+    def __call__(self, x: mx.array, context: mx.array, mask: mx.array | None = None) -> mx.array:
+        """(B, T, C) attends over (B, S, C), where `mask` (B, S, 1) is not 0; S = T with relative positions."""
+        keys = None if mask is None else (mask > 0).swapaxes(1, 2)[:, None]
         q, k, v = self.q(x), self.k(context), self.v(context)
         if self.relative is None:
-            return self.out(attend(q, k, v, self.heads, self.scale))
+            return self.out(attend(q, k, v, self.heads, self.scale, keys))
         rel_k, rel_v = self.relative
         q, k, v = (split_heads(t, self.heads) for t in (q * self.scale, k, v))
         scores = q @ k.swapaxes(-1, -2) + band_to_matrix(q @ rel_k.T)
+        if keys is not None:
+            scores = mx.where(keys, scores, -mx.inf)
         weights = mx.softmax(scores, axis=-1, precise=True)
         return self.out(merge_heads(weights @ v + matrix_to_band(weights, len(rel_v)) @ rel_v))
 

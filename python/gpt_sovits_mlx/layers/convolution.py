@@ -49,8 +49,9 @@ class Conv1d:
         """Input frames on either side that an output frame depends on, at stride 1 and "same" padding."""
         return self.dilation * (self.kernel - 1) // 2
 
-    def __call__(self, x: mx.array) -> mx.array:
-        return self.form(x)
+    def __call__(self, x: mx.array, mask: mx.array | None = None) -> mx.array:
+        """`mask` (B, T, 1) is 0 where a row of a padded batch has ended, and 1 before."""
+        return self.form(x if mask is None else x * mask)
 
     def _native(self, x: mx.array) -> mx.array:
         y = mx.conv1d(x, self.weight, self.stride, self.padding, self.dilation, self.groups)
@@ -111,7 +112,9 @@ class ConvTranspose1d:
         """The first and the last input frame that the output's frames `first` to `last` depend on."""
         return -((self.kernel - 1 - self.padding - first) // self.stride), (last + self.padding) // self.stride
 
-    def __call__(self, x: mx.array) -> mx.array:
+    def __call__(self, x: mx.array, mask: mx.array | None = None) -> mx.array:
+        """`mask`: as of `Conv1d`."""
+        x = x if mask is None else x * mask
         if self.by_phases:
             return self._overlap_add(x)
         return mx.conv_transpose1d(x, self.weight, self.stride, self.padding) + self.bias

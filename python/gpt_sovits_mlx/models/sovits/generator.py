@@ -8,12 +8,17 @@ from collections.abc import Sequence
 import mlx.core as mx
 
 from ...layers.convolution import Conv1d, ConvTranspose1d
+from ...layers.fusion import fused
 from ...layers.linear import Linear
 from ...layers.weights import Scope
 
 SLOPE = 0.1
 LAST_SLOPE = 0.01
 """The reference's last activation has PyTorch's default slope, not HiFi-GAN's."""
+
+
+LARGE = 2 << 20
+"""Bytes of a stage's input above which its blocks are computed one by one."""
 
 
 def leaky_relu(x: mx.array, slope: float) -> mx.array:
@@ -26,15 +31,16 @@ class ResBlock:
     def __init__(self, scope: Scope, dilations: Sequence[int]):
         self.dilated = [Conv1d(scope / "convs1" / i, dilation=d) for i, d in enumerate(dilations)]
         self.plain = [Conv1d(scope / "convs2" / i) for i in range(len(dilations))]
+        self.run = fused(lambda x, mask: self(x, mask))
 
     @property
     def reach(self) -> int:
         """Samples on either side that a sample depends on."""
         return sum(conv.reach for conv in (*self.dilated, *self.plain))
 
-    def __call__(self, x: mx.array) -> mx.array:
+    def __call__(self, x: mx.array, mask: mx.array | None) -> mx.array:
         for dilated, plain in zip(self.dilated, self.plain, strict=True):
-            x = x + plain(leaky_relu(dilated(leaky_relu(x, SLOPE)), SLOPE))
+            x = x + plain(leaky_relu(dilated(leaky_relu(x, SLOPE), mask), SLOPE), mask)
         return x
 
 
@@ -71,13 +77,22 @@ class Generator:
             reach = 0
         return self.conv_in.reach + max(-first, last)
 
-    def __call__(self, z: mx.array, style: mx.array) -> mx.array:
-        """Latent (B, T, inter), style (B, 1, gin) → audio (B, T · Π rates)."""
-        x = self.conv_in(z) + self.condition(style)
+    def __call__(self, z: mx.array, style: mx.array, mask: mx.array | None = None) -> mx.array:
+        """Latent (B, T, inter), style (B, 1, gin) → audio (B, T · Π rates).
+
+        `mask` (B, T, 1) is 0 where a row has ended.
+        """
+        x = self.conv_in(z, mask) + self.condition(style)
         for upsampling, blocks in zip(self.upsamplings, self.stages, strict=True):
-            x = upsampling(leaky_relu(x, SLOPE))
-            total = blocks[0](x)
-            for block in blocks[1:]:
-                total = total + block(x)
+            x = upsampling(leaky_relu(x, SLOPE), mask)
+            mask = None if mask is None else mx.repeat(mask, upsampling.stride, axis=1)
+            total: mx.array | None = None
+            for block in blocks:
+                y = block.run(x, mask)
+                total = y if total is None else total + y
+                if x.nbytes > LARGE:
+                    # a GPU's temporaries are given back when what was asked for is done
+                    mx.eval(total)
+            assert total is not None
             x = total / len(blocks)
-        return mx.tanh(self.conv_out(leaky_relu(x, LAST_SLOPE)))[..., 0]
+        return mx.tanh(self.conv_out(leaky_relu(x, LAST_SLOPE), mask))[..., 0]

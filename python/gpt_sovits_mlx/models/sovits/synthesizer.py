@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from ...errors import WeightsError
+from ...layers.fusion import fused, padded_length
 from ...layers.weights import Weights
+from ...runtime import backend
 from .flow import Flow
 from .generator import Generator
 from .quantizer import SemanticQuantizer
@@ -79,6 +81,8 @@ class SoVITS:
             root / "dec", config.upsample_rates, config.upsample_kernel_sizes, config.resblock_dilation_sizes
         )
         weights.finish()
+        self.pads = backend() == "cuda"
+        self._prior = fused(self._drawn)
 
     def tokens(self, features: mx.array) -> mx.array:
         """HuBERT features (1, T, ssl) at 50 Hz → semantic tokens (1, T // 2) at 25 Hz."""
@@ -96,20 +100,24 @@ class SoVITS:
         style: mx.array,
         speed: float = 1.0,
         noise: mx.array | None = None,
+        lengths: Sequence[int] | None = None,
+        phone_lengths: Sequence[int] | None = None,
     ) -> mx.array:
         """Semantic tokens and the phones that they say → audio.
 
         Args:
-            tokens: (B, N) int; all rows of a batch have the same N, and the same X below.
-            phones: (B, X) ids of the sentence (the prompt's are not among them).
+            tokens: (B, N) int, rows shorter than N padded at their end with any token.
+            phones: (B, X) ids of the sentence (the prompt's are not among them), padded likewise.
             style: (B or 1, 1, gin).
             speed: above 1 is faster.
             noise: standard normal (B, `latent_frames(N, speed)`, inter), or `None` for the mean of the prior.
+            lengths, phone_lengths: those of the rows where they differ; then `speed` is 1.
 
         Returns:
-            (B, frames · hop) samples at `config.sampling_rate`, float32, within ±1.
+            (B, frames · hop) samples at `config.sampling_rate`, float32, within ±1; noise behind a row's end.
         """
-        return self.vocode(self.latent(tokens, phones, style, speed, noise), style)
+        z = self.latent(tokens, phones, style, speed, noise, lengths=lengths, phone_lengths=phone_lengths)
+        return self.vocode(z, style, lengths and [self.latent_frames(n) for n in lengths])
 
     def latent(
         self,
@@ -119,25 +127,58 @@ class SoVITS:
         speed: float = 1.0,
         noise: mx.array | None = None,
         steady: bool = False,
+        lengths: Sequence[int] | None = None,
+        phone_lengths: Sequence[int] | None = None,
     ) -> mx.array:
         """The text side of `decode`: a draw from the prior, (B, `latent_frames(N, speed)`, inter).
 
         Every frame depends on all tokens and phones. `steady`, for tokens whose number still grows, keeps frame i
         at time i · speed; the reference's frames lie evenly over N tokens, up to a frame away from that.
         """
+        batch, frames = tokens.shape[0], self.latent_frames(tokens.shape[1], speed)
+        noise = mx.zeros((batch, frames, self.latent_width)) if noise is None else noise
+        if speed != 1 or not (self.pads or lengths or phone_lengths):
+            return self._drawn(tokens, phones, style, noise, None, None, speed, steady)
+        tokens, mask = self._padded(tokens, lengths)
+        phones, phone_mask = self._padded(phones, phone_lengths)
+        noise = mx.pad(noise, [(0, 0), (0, self.latent_frames(tokens.shape[1]) - frames), (0, 0)])
+        return self._prior(tokens, phones, style, noise, mx.repeat(mask, 2, axis=1), phone_mask)[:, :frames]
+
+    def _drawn(
+        self,
+        tokens: mx.array,
+        phones: mx.array,
+        style: mx.array,
+        noise: mx.array,
+        mask: mx.array | None,
+        phone_mask: mx.array | None,
+        speed: float = 1.0,
+        steady: bool = False,
+    ) -> mx.array:
         features = self.quantizer.decode(tokens)
-        mean, log_deviation = self.text_encoder(features, phones, style.astype(features.dtype), speed, steady)
-        if noise is None:
-            return mean
+        style = style.astype(features.dtype)
+        mean, log_deviation = self.text_encoder(features, phones, style, speed, steady, mask, phone_mask)
         return mean + noise.astype(mean.dtype) * mx.exp(log_deviation) * NOISE_SCALE
 
-    def vocode(self, z: mx.array, style: mx.array) -> mx.array:
+    def vocode(self, z: mx.array, style: mx.array, lengths: Sequence[int] | None = None) -> mx.array:
         """The other side of `decode`: latent (B, T, inter) → audio (B, T · hop), float32.
 
-        A frame's samples depend on the frames within `reach` of it.
+        A frame's samples depend on the frames within `reach` of it. `lengths` are those of rows shorter than T.
         """
-        style = style.astype(z.dtype)
-        return self.generator(self.flow.inverse(z, style), style).astype(mx.float32)
+        style, frames, mask = style.astype(z.dtype), z.shape[1], None
+        if self.pads or lengths:
+            z, mask = self._padded(z, lengths)
+        audio = self.generator(self.flow.inverse(z, style, mask), style, mask)
+        return audio[:, : frames * self.config.samples_per_frame].astype(mx.float32)
+
+    def _padded(self, x: mx.array, lengths: Sequence[int] | None) -> tuple[mx.array, mx.array]:
+        """(B, T, …) with zeros up to a length that many have, and what is 1 up to each row's own: (B, T', 1)."""
+        time = x.shape[1]
+        room = padded_length(time) if self.pads else time
+        padding = [(0, 0), (0, room - time), *[(0, 0)] * (x.ndim - 2)]
+        ends = mx.array([[n] for n in lengths or [time] * x.shape[0]])
+        mask = (mx.arange(room) < ends).astype(self.quantizer.codebook.dtype)
+        return mx.pad(x, padding), mask[..., None]
 
     @property
     def reach(self) -> int:

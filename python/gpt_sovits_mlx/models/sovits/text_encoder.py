@@ -19,8 +19,8 @@ class FeedForward:
     def __init__(self, scope: Scope):
         self.conv1, self.conv2 = Conv1d(scope / "conv_1"), Conv1d(scope / "conv_2")
 
-    def __call__(self, x: mx.array) -> mx.array:
-        return self.conv2(mx.maximum(self.conv1(x), 0))
+    def __call__(self, x: mx.array, mask: mx.array | None) -> mx.array:
+        return self.conv2(mx.maximum(self.conv1(x, mask), 0), mask)
 
 
 class Encoder:
@@ -33,12 +33,12 @@ class Encoder:
         self.feed_forward = [FeedForward(scope / "ffn_layers" / i) for i in layers]
         self.norm2 = [LayerNorm(scope / "norm_layers_2" / i) for i in layers]
 
-    def __call__(self, x: mx.array) -> mx.array:
+    def __call__(self, x: mx.array, mask: mx.array | None) -> mx.array:
         for attention, norm1, feed_forward, norm2 in zip(
             self.attention, self.norm1, self.feed_forward, self.norm2, strict=True
         ):
-            x = norm1(x + attention(x, x))
-            x = norm2(x + feed_forward(x))
+            x = norm1(x + attention(x, x, mask))
+            x = norm2(x + feed_forward(x, mask))
         return x
 
 
@@ -50,9 +50,9 @@ class MRTE:
         self.attention = MultiHeadAttention(scope / "cross_attention", MRTE_HEADS)
         self.out = Linear(scope / "c_post")
 
-    def __call__(self, speech: mx.array, text: mx.array, style: mx.array) -> mx.array:
+    def __call__(self, speech: mx.array, text: mx.array, style: mx.array, text_mask: mx.array | None) -> mx.array:
         speech = self.speech_in(speech)
-        return self.out(self.attention(speech, self.text_in(text)) + speech + style)
+        return self.out(self.attention(speech, self.text_in(text), text_mask) + speech + style)
 
 
 class TextEncoder:
@@ -68,16 +68,24 @@ class TextEncoder:
         self.out = Linear(scope / "proj")
 
     def __call__(
-        self, features: mx.array, phones: mx.array, style: mx.array, speed: float = 1.0, steady: bool = False
+        self,
+        features: mx.array,
+        phones: mx.array,
+        style: mx.array,
+        speed: float = 1.0,
+        steady: bool = False,
+        mask: mx.array | None = None,
+        phone_mask: mx.array | None = None,
     ) -> tuple[mx.array, mx.array]:
         """Codebook features (B, T, ssl) at 50 Hz, phone ids (B, X), style (B, 1, gin) → mean, log deviation.
 
         Both are (B, T', inter); T' = T, or int(T / speed) + 1 where `speed` is not 1. Frame i then stands for
-        time i · T / T', or, where `steady`, for i · speed, whatever T is.
+        time i · T / T', or, where `steady`, for i · speed, whatever T is. The masks (B, T, 1) and (B, X, 1) are 0
+        where a row has ended; then `speed` is 1.
         """
-        speech = self.speech_encoder(self.speech_in(features))
-        text = self.text_encoder(self.phones(phones))
-        x = self.joint_encoder(self.mrte(speech, text, style))
+        speech = self.speech_encoder(self.speech_in(features), mask)
+        text = self.text_encoder(self.phones(phones), phone_mask)
+        x = self.joint_encoder(self.mrte(speech, text, style, phone_mask), mask)
         if speed != 1:
             # one frame more than T / speed: the reference adds it, and published samples have it
             length = int(x.shape[1] / speed) + 1

@@ -1,0 +1,27 @@
+"""Functions whose small operations run in few kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import mlx.core as mx
+
+from ..runtime import backend
+
+
+def fused(function: Callable[..., mx.array]) -> Callable[..., mx.array]:
+    """`mx.compile` where it measured faster: on CUDA, a quarter less time for a vocoder.
+
+    It traces a function anew for each shape, so those must be few (`padded_length`).
+    """
+    return mx.compile(function) if backend() == "cuda" else function
+
+
+def padded_length(length: int) -> int:
+    """The next of four lengths an octave, at least 16 apart.
+
+    CUDA plans each convolution for each shape, which takes longer than computing it: padded and masked, sentences
+    share a few.
+    """
+    step = max(16, 1 << max(0, length.bit_length() - 3))
+    return -(-length // step) * step

@@ -1,0 +1,117 @@
+"""From semantic tokens to samples, for the sentences of a script."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import mlx.core as mx
+import numpy as np
+
+from .script import Script
+
+HELD = 8
+"""Frames held back: with fewer the sound near a joint differs more from the whole decode's, with more hardly less."""
+OVERLAP = 1
+"""Frames over which a chunk fades into the next."""
+ROWS = 8
+"""Sentences that CUDA vocodes together: three times as fast as one by one."""
+FEWEST, LONGEST = 4, 160
+"""Fewer sentences, or longer ones (in tokens), gain nothing from company."""
+NOTHING = [0]
+"""What a sentence that ended at once gets vocoded, as in the reference."""
+
+
+class SentenceVocoder:
+    """Vocodes a sentence of a script, whole or as its tokens arrive.
+
+    A chunk's latent is computed from all tokens so far, its samples from the frames that they depend on. The last few
+    frames are held back until the tokens behind them are known; where a chunk begins, it is faded over from what the
+    one before said there. Frames keep their place and their noise, so both say it in phase.
+    """
+
+    def __init__(self, script: Script, index: int):
+        speaker = script.speakers[index]
+        self.sovits, self.style = speaker.sovits, speaker.conditioning.style
+        self.phones = script.utterances[index].phone_ids
+        self.speed, self.noise = script.speed, script.noise(index)
+        self.hop = self.sovits.config.samples_per_frame
+        # a slowed token spans more frames
+        self.held = math.ceil(HELD / min(self.speed, 1))
+        self.done = 0
+        self.tail = np.zeros(0, np.float32)
+
+    def __call__(self, tokens: Sequence[int], last: bool) -> np.ndarray:
+        """All tokens so far, and whether they are all there will be → the next samples, float32.
+
+        In sum as many as `SoVITS.decode` gives for all tokens, and those very samples if there is but one call.
+        """
+        if last and self.done == 0:
+            return _together([self], [tokens])[0]
+        z = self._latent(tokens, steady=True)
+        frames, first = z.shape[1], max(0, self.done - self.sovits.reach)
+        samples = np.array(self.sovits.vocode(z[:, first:], self.style)[0, (self.done - first) * self.hop :])
+        rise = np.linspace(0, 1, len(self.tail) + 2, dtype=np.float32)[1:-1]
+        samples[: len(rise)] = self.tail + rise * (samples[: len(rise)] - self.tail)
+        end = frames if last else max(self.done, frames - self.held)
+        count = (end - self.done) * self.hop
+        self.done, self.tail = end, samples[count : count + OVERLAP * self.hop]
+        return samples[:count]
+
+    def draw(self, count: int) -> mx.array:
+        """The noise of a latent for so many tokens, (1, frames, inter)."""
+        return self.noise.latent(self.sovits.latent_frames(count, self.speed), self.sovits.latent_width)
+
+    def _latent(self, tokens: Sequence[int], steady: bool) -> mx.array:
+        ids, noise = list(tokens or NOTHING), self.draw(len(tokens or NOTHING))
+        return self.sovits.latent(_ids([ids]), _ids([self.phones]), self.style, self.speed, noise, steady)
+
+
+def vocode_sentences(script: Script, tokens: Sequence[Sequence[int]]) -> Iterator[tuple[int, np.ndarray]]:
+    """Vocode all sentences of a script, and yield each with its number: in order, or as it suits the device."""
+    vocoders = [SentenceVocoder(script, index) for index in range(len(tokens))]
+    for group in _groups(vocoders, tokens):
+        yield from zip(group, _together([vocoders[i] for i in group], [tokens[i] for i in group]), strict=True)
+
+
+def _groups(vocoders: Sequence[SentenceVocoder], tokens: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    """Numbers of sentences to vocode together: those of one voice, of like length."""
+    left = range(len(tokens))
+    short = [i for i in left if vocoders[i].sovits.pads and vocoders[i].speed == 1 and len(tokens[i]) <= LONGEST]
+    for voice in {id(vocoders[i].sovits) for i in short}:
+        own = sorted((i for i in short if id(vocoders[i].sovits) == voice), key=lambda i: len(tokens[i]))
+        groups = [own[at : at + ROWS] for at in range(0, len(own), ROWS)]
+        for group in groups:
+            if len(group) >= FEWEST:
+                yield group
+                left = [i for i in left if i not in group]
+    yield from ([i] for i in left)
+
+
+def _together(vocoders: Sequence[SentenceVocoder], tokens: Sequence[Sequence[int]]) -> list[np.ndarray]:
+    """The samples of sentences of one voice, float32."""
+    first = vocoders[0]
+    given = [list(row or NOTHING) for row in tokens]
+    phones = [list(v.phones) for v in vocoders]
+    noises = [v.draw(len(row)) for v, row in zip(vocoders, given, strict=True)]
+    if len(given) == 1:
+        audio = first.sovits.decode(_ids(given), _ids(phones), first.style, first.speed, noises[0])
+        return [np.array(audio[0])]
+    # always as many rows, so that they share CUDA's plans
+    spare = ROWS - len(given)
+    given += given[-1:] * spare
+    phones += phones[-1:] * spare
+    noises += noises[-1:] * spare
+    lengths, widths = [len(row) for row in given], [len(row) for row in phones]
+    frames = [noise.shape[1] for noise in noises]
+    noise = mx.concatenate([mx.pad(n, [(0, 0), (0, max(frames) - n.shape[1]), (0, 0)]) for n in noises])
+    style = mx.concatenate([v.style for v in vocoders] + [first.style] * spare)
+    audio = first.sovits.decode(_ids(given), _ids(phones), style, 1.0, noise, lengths, widths)
+    made = np.array(audio)
+    return [made[row, : frames[row] * first.hop] for row in range(len(vocoders))]
+
+
+def _ids(rows: Sequence[Sequence[int]]) -> mx.array:
+    """(B, longest), zeros behind the shorter rows."""
+    longest = max(map(len, rows))
+    return mx.array([[*row, *[0] * (longest - len(row))] for row in rows])
