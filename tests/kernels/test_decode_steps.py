@@ -194,6 +194,6 @@ def test_sentences_get_the_same_tokens_alone_and_in_any_company(rows):
     queue = [request(model, at) for at in range(12)]
     expected = [generate(plain, [r], sampling)[0] for r in queue]
     assert generate(model, queue, sampling, rows) == expected
-    assert sum(r.ended for r in expected) > 3 and any(not r.ended for r in expected)
+    assert sum(r.ended for r in expected) > 1 and any(not r.ended for r in expected)
     busy = [len(events) for events in decode_steps(model, queue, sampling, rows)]
     assert sum(busy) == sum(len(r.tokens) + r.ended for r in expected)

@@ -17,7 +17,7 @@ def case(request, checkpoint, golden, tmp_path_factory):
     """The model, the reference's data, the styles of both references and of their mean."""
     name = f"sovits_{request.param}"
     path = convert_sovits(checkpoint(name, 3), tmp_path_factory.mktemp(name) / "sovits.safetensors").weights
-    config, weights = open_model(path)
+    config, weights = open_model(path, mx.float32)
     model = SoVITS(SoVITSConfig.from_dict(config), weights)
     data = golden(name)
     spectrograms = [

@@ -44,7 +44,7 @@ def load_gpt(checkpoint, tmp_path_factory):
     def load(name: str) -> TextToSemantic:
         if name not in models:
             path = convert_gpt(checkpoint(name, 1), folder / f"{name}.safetensors").weights
-            config, weights = open_model(path)
+            config, weights = open_model(path, mx.float32)
             models[name] = TextToSemantic(T2SConfig.from_dict(config), weights)
         return models[name]
 
