@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 
+from ...layers.activation import tanh
 from ...layers.convolution import Conv1d, ConvTranspose1d
 from ...layers.linear import Linear
 from ...layers.weights import Scope
@@ -80,4 +81,4 @@ class Generator:
             for block in blocks[1:]:
                 total = total + block(x)
             x = total / len(blocks)
-        return mx.tanh(self.conv_out(leaky_relu(x, LAST_SLOPE)))[..., 0]
+        return tanh(self.conv_out(leaky_relu(x, LAST_SLOPE)))[..., 0]
