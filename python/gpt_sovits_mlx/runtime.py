@@ -30,6 +30,8 @@ TOO_LATE = (
     " gpt_sovits_mlx first"
 )
 NO_GPU = "this Mac offers no GPU (a virtual or a headless one?), so MLX computes on its CPU, many times slower"
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Parameters of glibc's `mallopt`."""
 _lock = threading.Lock()
 _blas: str | None = None
 _late = _warned = False
@@ -63,6 +65,20 @@ def prepare_blas() -> None:
             _settle_cuda()
             wanted = sys.platform.startswith("linux") and importlib.util.find_spec("mlx") is not None
             _blas = _load_openblas() if wanted else ""
+            if wanted:
+                _keep_memory()
+
+
+def _keep_memory() -> None:
+    """Keep what MLX frees for its next arrays.
+
+    glibc hands arrays of more than 32 MiB back to the kernel, which clears them page by page when the next one is
+    asked for: that takes three times as long as to compute them.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):  # not in musl
+        libc.mallopt(M_MMAP_THRESHOLD, 2**30)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def _settle_cuda() -> None:

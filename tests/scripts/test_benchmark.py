@@ -110,8 +110,7 @@ def test_no_decode_ends_before_its_number_of_tokens(home, tmp_path):
 
 def head_of(model: TextToSemantic) -> np.ndarray:
     """(vocabulary, width) of the last layer."""
-    weight = np.array(model.predict.weight)
-    return weight.T.copy() if model.predict.transposed else weight
+    return np.array(model.predict.weight)
 
 
 def test_a_decode_of_other_work_is_refused(home, tmp_path):

@@ -6,6 +6,8 @@ import math
 
 import mlx.core as mx
 
+from ..runtime import backend
+from .activation import softmax
 from .linear import Linear
 from .weights import Scope
 
@@ -24,10 +26,14 @@ def merge_heads(x: mx.array) -> mx.array:
 
 def attend(q: mx.array, k: mx.array, v: mx.array, heads: int, scale: float, mask: mx.array | None = None) -> mx.array:
     """Scaled dot-product attention of un-split (B, T, C) queries over (B, S, C) keys and values."""
-    out = mx.fast.scaled_dot_product_attention(
-        split_heads(q, heads), split_heads(k, heads), split_heads(v, heads), scale=scale, mask=mask
-    )
-    return merge_heads(out)
+    return merge_heads(dot_product(split_heads(q, heads), split_heads(k, heads), split_heads(v, heads), scale, mask))
+
+
+def dot_product(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.array | None = None) -> mx.array:
+    """Scaled dot-product attention of (B, heads, T, D) queries over (B, heads, S, D) keys and values."""
+    if backend() == "cpu" and mask is None:  # MLX's own takes its slow softmax
+        return softmax((q * scale) @ k.swapaxes(-1, -2)) @ v
+    return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
 
 
 class MultiHeadAttention:
@@ -58,7 +64,7 @@ class MultiHeadAttention:
         scores = q @ k.swapaxes(-1, -2) + band_to_matrix(q @ rel_k.T)
         if keys is not None:
             scores = mx.where(keys, scores, -mx.inf)
-        weights = mx.softmax(scores, axis=-1, precise=True)
+        weights = softmax(scores)
         return self.out(merge_heads(weights @ v + matrix_to_band(weights, len(rel_v)) @ rel_v))
 
 

@@ -11,6 +11,9 @@ import mlx.core as mx
 from ..runtime import backend
 from .weights import Scope
 
+RUN = 16
+"""Taps that a grouped convolution on a CPU takes at once."""
+
 
 class Conv1d:
     """Convolution over time with zero padding: (B, T, in) → (B, T', out). PyTorch weight (out, in / groups, k).
@@ -35,12 +38,17 @@ class Conv1d:
         self.form = self._native
         if backend() != "cpu":
             weight = weight.transpose(0, 2, 1)  # (out, k, in / groups)
-        elif stride == 1 and groups == 1:
-            self.form, weight = self._sum_of_taps, weight.transpose(2, 1, 0)  # (k, in, out)
+        elif groups > 1 or (stride > 1 and dilation > 1):
+            self.form, self.run = self._frames, RUN if stride == 1 and self.kernel % RUN == 0 else self.kernel
+            weight = weight.reshape(groups, out // groups, -1, self.kernel).transpose(3, 0, 2, 1)
+            weight = weight.reshape(self.kernel // self.run, self.run, groups, -1, out // groups).swapaxes(1, 2)
+            # (runs, groups, taps of a run · in / groups, out / groups)
+            weight = weight.reshape(self.kernel // self.run, groups, -1, out // groups)
         else:
-            self.form = self._frames
-            weight = weight.reshape(groups, out // groups, -1, self.kernel).transpose(0, 3, 2, 1)
-            weight = weight.reshape(groups, -1, out // groups)  # (groups, k · in / groups, out / groups)
+            # a row holds `stride` frames, so a tap of them, too: (taps, stride · in, out)
+            self.form, self.taps = self._sum_of_taps, -(-self.kernel // stride)
+            weight = mx.pad(weight.transpose(2, 1, 0), [(0, self.taps * stride - self.kernel), (0, 0), (0, 0)])
+            weight = weight.reshape(self.taps, -1, out)
         self.weight = scope.keep(weight)
         self.bias = scope.tensor("bias", out) if bias else None
 
@@ -58,36 +66,79 @@ class Conv1d:
         return y if self.bias is None else y + self.bias
 
     def _frames(self, x: mx.array) -> mx.array:
-        """One matrix product a group of (frames laid out as rows of k · in values) @ (kernel)."""
+        """Σ over runs of taps of (frames laid out as rows of run · in values) @ (run), a product for each group."""
         x = mx.contiguous(mx.pad(x, [(0, 0), (self.padding, self.padding), (0, 0)]))
         batch, padded, channels = x.shape
         count = (padded - self.dilation * (self.kernel - 1) - 1) // self.stride + 1
-        shape = (batch, self.groups, count, self.kernel, channels // self.groups)
+        # the same rows, further on, serve the later runs
+        rows = count + self.kernel - self.run
+        shape = (batch, self.groups, rows, self.run, channels // self.groups)
         steps = (padded * channels, shape[-1], self.stride * channels, self.dilation * channels, 1)
-        rows = mx.as_strided(x, shape, steps).reshape(batch, self.groups, count, -1)
-        y = (rows @ self.weight).transpose(0, 2, 1, 3).reshape(batch, count, -1)
+        frames = mx.as_strided(x, shape, steps).reshape(batch, self.groups, rows, -1)
+        y = frames[:, :, :count] @ self.weight[0]
+        for run in range(1, len(self.weight)):
+            y = y + frames[:, :, run * self.run : run * self.run + count] @ self.weight[run]
+        y = y.transpose(0, 2, 1, 3).reshape(batch, count, -1)
         return y if self.bias is None else y + self.bias
 
     def _sum_of_taps(self, x: mx.array) -> mx.array:
         """Σ over taps of (shifted input) @ (tap), all rows of the batch laid end to end as one long signal."""
-        x = mx.pad(x, [(0, 0), (self.padding, self.padding), (0, 0)]) if self.padding else x
+        count = (x.shape[1] + 2 * self.padding - self.dilation * (self.kernel - 1) - 1) // self.stride + 1
+        end = -(x.shape[1] + 2 * self.padding) % self.stride
+        x = mx.pad(x, [(0, 0), (self.padding, self.padding + end), (0, 0)]) if self.padding or end else x
         batch, padded, channels = x.shape
-        span = self.dilation * (self.kernel - 1)
+        padded //= self.stride
+        flat = x.reshape(batch * padded, self.stride * channels)
+        span = self.dilation * (self.taps - 1)
         rows = batch * padded - span
-        flat = x.reshape(batch * padded, channels)
         out = None
-        for tap in range(self.kernel):
-            shifted = flat[tap * self.dilation : tap * self.dilation + rows]
+        for tap in range(self.taps):
+            shifted, weight = flat[tap * self.dilation : tap * self.dilation + rows], self.weight[tap]
+            if (tap + 1) * self.stride > self.kernel:  # the last one ends within a row
+                width = (self.kernel - tap * self.stride) * channels
+                shifted, weight = shifted[:, :width], weight[:width]
             if out is None:
-                first = self.weight[tap]
-                out = shifted @ first if self.bias is None else mx.addmm(self.bias, shifted, first)
+                out = shifted @ weight if self.bias is None else mx.addmm(self.bias, shifted, weight)
             else:
-                out = mx.addmm(out, shifted, self.weight[tap])
+                out = mx.addmm(out, shifted, weight)
         assert out is not None
         if batch == 1:
-            return out[None]
+            return out[None, :count]
         # rows that mix two neighbours fall into the last `span` places of each stretch and are cut off
-        return mx.pad(out, [(0, span), (0, 0)]).reshape(batch, padded, -1)[:, : padded - span]
+        return mx.pad(out, [(0, span), (0, 0)]).reshape(batch, padded, -1)[:, :count]
+
+
+class NormalisedConv1d:
+    """Convolution without bias or padding whose output is normalised channel by channel over time, and scaled.
+
+    (B, T, in) → (B, T', out): group normalisation with as many groups as channels. On a CPU the statistics come from
+    those of the input: channel c of the output has mean w_c · m and variance w_c C w_c, where m and C are mean and
+    covariance of the frames that the kernel sees. So the kernel is scaled, and never the long output.
+    """
+
+    def __init__(self, scope: Scope, norm: Scope, stride: int, eps: float = 1e-5):
+        self.stride, self.eps = stride, eps
+        out, _, self.kernel = scope.shape("weight")
+        self.gain, self.shift = norm.tensor("weight", out), norm.tensor("bias", out)
+        self.folded = backend() == "cpu"
+        if self.folded:
+            self.weight = scope.keep(scope.raw("weight").transpose(2, 1, 0).reshape(-1, out))  # (k · in, out)
+        else:
+            self.convolution = Conv1d(scope, stride=stride, padding=0, bias=False)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        if not self.folded:
+            y = self.convolution(x)
+            y = mx.fast.layer_norm(y.swapaxes(1, 2), None, None, self.eps).swapaxes(1, 2)
+            return y * self.gain + self.shift
+        batch, time, channels = x.shape
+        count = (time - self.kernel) // self.stride + 1
+        steps = (time * channels, self.stride * channels, 1)
+        frames = mx.as_strided(mx.contiguous(x), (batch, count, self.kernel * channels), steps)
+        centred = frames - mx.mean(frames, axis=1, keepdims=True)
+        covariance = centred.swapaxes(1, 2) @ centred / count
+        variance = mx.sum(self.weight * (covariance @ self.weight), axis=1, keepdims=True)
+        return centred @ (self.weight * (self.gain * mx.rsqrt(variance + self.eps))) + self.shift
 
 
 class ConvTranspose1d:

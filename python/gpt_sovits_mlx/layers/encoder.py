@@ -7,15 +7,11 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from .activation import gelu
 from .attention import attend
 from .linear import Linear
 from .normalisation import LayerNorm
 from .weights import Scope
-
-
-def gelu(x: mx.array) -> mx.array:
-    """Exact GELU, x · Φ(x)."""
-    return x * (1 + mx.erf(x / math.sqrt(2))) / 2
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from ..errors import WeightsError
-from ..layers.convolution import Conv1d
-from ..layers.encoder import LayerNames, TransformerLayer, gelu
+from ..layers.activation import gelu
+from ..layers.convolution import Conv1d, NormalisedConv1d
+from ..layers.encoder import LayerNames, TransformerLayer
 from ..layers.linear import Linear
 from ..layers.normalisation import LayerNorm
 from ..layers.weights import Scope, Weights
@@ -56,19 +57,15 @@ class FeatureExtractor:
 
     def __init__(self, scope: Scope, strides: Sequence[int]):
         layers = scope / "conv_layers"
-        self.convolutions = [
-            Conv1d(layers / i / "conv", stride=stride, padding=0, bias=False) for i, stride in enumerate(strides)
+        self.first = NormalisedConv1d(layers / 0 / "conv", layers / 0 / "layer_norm", strides[0])
+        self.others = [
+            Conv1d(layers / i / "conv", stride=stride, padding=0, bias=False) for i, stride in enumerate(strides) if i
         ]
-        norm = layers / 0 / "layer_norm"
-        self.weight, self.bias = norm.tensor("weight", None), norm.tensor("bias", None)
 
     def __call__(self, samples: mx.array) -> mx.array:
         """(B, samples) → (B, T, channels)."""
-        x = self.convolutions[0](samples[..., None])
-        # group normalisation with as many groups as channels: statistics over time
-        x = mx.fast.layer_norm(x.swapaxes(1, 2), None, None, 1e-5).swapaxes(1, 2)
-        x = gelu(x * self.weight + self.bias)
-        for convolution in self.convolutions[1:]:
+        x = gelu(self.first(samples[..., None]))
+        for convolution in self.others:
             x = gelu(convolution(x))
         return x
 

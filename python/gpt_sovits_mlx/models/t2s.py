@@ -15,7 +15,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..errors import WeightsError
-from ..layers.attention import merge_heads, split_heads
+from ..layers.attention import dot_product, merge_heads, split_heads
 from ..layers.linear import Embedding, Linear
 from ..layers.normalisation import LayerNorm
 from ..layers.weights import Scope, Weights
@@ -104,7 +104,7 @@ class DecoderLayer:
     def __call__(self, x: mx.array, cache: KVCache, mask: mx.array | None) -> mx.array:
         q, k, v = (split_heads(t, self.heads) for t in mx.split(self.qkv(x), 3, axis=-1))
         k, v = cache.append(k, v)
-        attended = mx.fast.scaled_dot_product_attention(q, k, v, scale=self.scale, mask=mask)
+        attended = dot_product(q, k, v, self.scale, mask)
         x = self.norm1(x + self.out(merge_heads(attended)))
         return self.norm2(x + self.linear2(mx.maximum(self.linear1(x), 0)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mlx.core as mx
 
+from ...layers.activation import sigmoid, tanh
 from ...layers.convolution import Conv1d
 from ...layers.fusion import fused
 from ...layers.linear import Linear
@@ -26,7 +27,7 @@ class WaveNet:
         skip: mx.array | None = None
         for conv, out, condition in zip(self.convolutions, self.residual_skip, conditions, strict=True):
             value, gate = mx.split(conv(x, mask) + condition, 2, axis=-1)
-            y = out(mx.tanh(value) * mx.sigmoid(gate))
+            y = out(tanh(value) * sigmoid(gate))
             if y.shape[-1] > width:  # all layers but the last
                 x = x + y[..., :width]
                 y = y[..., width:]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 
+from ...layers.activation import tanh
 from ...layers.convolution import Conv1d, ConvTranspose1d
 from ...layers.fusion import fused
 from ...layers.linear import Linear
@@ -95,4 +96,4 @@ class Generator:
                     mx.eval(total)
             assert total is not None
             x = total / len(blocks)
-        return mx.tanh(self.conv_out(leaky_relu(x, LAST_SLOPE), mask))[..., 0]
+        return tanh(self.conv_out(leaky_relu(x, LAST_SLOPE), mask))[..., 0]
