@@ -1,0 +1,91 @@
+"""The forms that a CPU computes equal MLX's own, which GPUs compute."""
+
+from __future__ import annotations
+
+import math
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from gpt_sovits_mlx.layers import activation, convolution, linear
+from gpt_sovits_mlx.layers.activation import gelu, sigmoid, softmax, tanh
+from gpt_sovits_mlx.layers.convolution import Conv1d, NormalisedConv1d
+from gpt_sovits_mlx.layers.linear import Linear
+from gpt_sovits_mlx.layers.weights import Weights
+
+
+@pytest.fixture(autouse=True)
+def on_cpu(monkeypatch):
+    for module in (activation, convolution, linear):
+        monkeypatch.setattr(module, "backend", lambda: "cpu")
+
+
+def scopes(*names: str, **arrays: np.ndarray):
+    weights = Weights({name: mx.array(value.astype(np.float32)) for name, value in arrays.items()}, "x.safetensors")
+    return [weights.scope(name) for name in names]
+
+
+def test_activations_are_exact_to_a_millionth():
+    x = np.linspace(-20, 20, 100_001).astype(np.float32)
+    exact = x.astype(np.float64)
+    phi = np.array([math.erfc(-v / math.sqrt(2)) / 2 for v in exact])
+    given = mx.array(x)
+    assert np.abs(np.array(gelu(given)) - exact * phi).max() < 1.5e-6
+    assert np.abs(np.array(tanh(given)) - np.tanh(exact)).max() < 1e-6
+    assert np.abs(np.array(sigmoid(given)) - 1 / (1 + np.exp(-exact))).max() < 1e-6
+    far = mx.array([-1e4, -200.0, 200.0, 1e4])
+    assert np.abs(np.array(sigmoid(far)) - [0, 0, 1, 1]).max() < 1e-6
+    assert np.abs(np.array(tanh(far)) - [-1, -1, 1, 1]).max() < 1e-6
+    assert np.array(gelu(far)).tolist() == pytest.approx([0, 0, 200, 1e4], abs=1e-3)
+
+
+def test_softmax_of_far_apart_numbers():
+    x = (30 * np.random.default_rng(0).standard_normal((4, 3, 50))).astype(np.float32)
+    x[0, 0, 1:] = -np.inf
+    shifted = np.exp(x.astype(np.float64) - x.max(-1, keepdims=True))
+    assert np.abs(np.array(softmax(mx.array(x))) - shifted / shifted.sum(-1, keepdims=True)).max() < 1e-6
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "dilation", "groups", "time"),
+    [(3, 2, 0, 1, 1, 20), (3, 2, 0, 1, 1, 21), (2, 2, 0, 1, 1, 21), (10, 5, 0, 1, 1, 53), (7, 1, 9, 3, 1, 30),
+     (128, 1, 64, 1, 4, 30), (5, 1, 2, 1, 2, 30), (3, 3, 1, 2, 1, 30), (4, 6, 0, 1, 1, 30)],
+)  # fmt: skip
+def test_convolutions(batch, kernel, stride, padding, dilation, groups, time):
+    random = np.random.default_rng(kernel)
+    weight, bias = random.standard_normal((12, 8 // groups, kernel)), random.standard_normal(12)
+    x = mx.array(random.standard_normal((batch, time, 8)).astype(np.float32))
+    [scope] = scopes("", weight=weight, bias=bias)
+    found = Conv1d(scope, stride, padding, dilation, groups)(x)
+    native = mx.array(weight.transpose(0, 2, 1).astype(np.float32))
+    expected = mx.conv1d(x, native, stride, padding, dilation, groups) + mx.array(bias.astype(np.float32))
+    assert found.shape == expected.shape
+    assert np.abs(np.array(found - expected)).max() < 1e-4
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_statistics_of_a_normalised_convolution_come_from_its_input(batch):
+    random = np.random.default_rng(1)
+    weight, gain, shift = random.standard_normal((6, 1, 10)), random.standard_normal(6), random.standard_normal(6)
+    x = mx.array((random.standard_normal((batch, 203, 1)) + 3).astype(np.float32))
+    conv, norm = scopes("c.", "n.", **{"c.weight": weight, "n.weight": gain, "n.bias": shift})
+    y = mx.conv1d(x, mx.array(weight.transpose(0, 2, 1).astype(np.float32)), 5)
+    y = (y - y.mean(1, keepdims=True)) * mx.rsqrt(y.var(1, keepdims=True) + 1e-5)
+    expected = np.array(y) * gain + shift
+    assert np.abs(np.array(NormalisedConv1d(conv, norm, 5)(x)) - expected).max() < 1e-4
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("sizes", [(1024, 512), (1025, 512), (30, 16)])
+def test_a_single_row_by_blocks(sizes, bias):
+    random = np.random.default_rng(2)
+    weight, shift = random.standard_normal(sizes), random.standard_normal(sizes[0])
+    [scope] = scopes("", weight=weight, **({"bias": shift} if bias else {}))
+    layer = Linear(scope, bias)
+    for lead in ((1,), (1, 1), (2, 1)):
+        x = random.standard_normal((*lead, sizes[1])).astype(np.float32)
+        expected = x @ weight.T + (shift if bias else 0)
+        found = np.array(layer(mx.array(x)))
+        assert found.shape == expected.shape and np.abs(found - expected).max() < 1e-3
