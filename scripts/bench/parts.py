@@ -91,7 +91,7 @@ def convolutions(bench: Workbench, reference: Reference | None) -> Iterator[Case
     """The widest dilated one of the generator's second stage, and the transposed one before it."""
     generator = bench.sovits().generator
     first, second = generator.upsamplings[:2]
-    conv = generator.stages[1][-1].dilated[-1]
+    conv = generator.stages[1][-1].pairs[-1].dilated
     frames = 2 * TOKENS * first.stride
     wide, narrow = first.out_channels, second.out_channels
     x = bench.random.standard_normal((1, frames * second.stride, narrow)).astype(np.float32)

@@ -84,8 +84,9 @@ class Weights:
         self._left.discard(name)
         dtype = dtype or self.dtype
         tensor = self._tensors[name]
-        if (tensor.dtype == mx.uint32) != (dtype == mx.uint32):
-            state = "not packed" if dtype == mx.uint32 else "packed"
+        packed = dtype is not None and dtype == mx.uint32
+        if (tensor.dtype == mx.uint32) != packed:
+            state = "not packed" if packed else "packed"
             raise WeightsError(f"{self.source}: tensor {name} is {state}: it was not quantized by this package")
         return tensor.astype(dtype) if dtype is not None else tensor
 

@@ -6,7 +6,6 @@ import mlx.core as mx
 
 from ...layers.activation import sigmoid, tanh
 from ...layers.convolution import Conv1d
-from ...layers.fusion import fused
 from ...layers.linear import Linear
 from ...layers.weights import Scope
 
@@ -40,14 +39,13 @@ class Coupling:
     """Additive (mean-only) coupling layer: one half of the channels shifts the other."""
 
     def __init__(self, scope: Scope):
-        self.inverse = fused(self._inverse)
         self.pre, self.wavenet, self.post = (
             Linear(scope / "pre"),
             WaveNet(scope / "enc"),
             Linear(scope / "post"),
         )
 
-    def _inverse(self, x: mx.array, style: mx.array, mask: mx.array | None) -> mx.array:
+    def inverse(self, x: mx.array, style: mx.array, mask: mx.array | None) -> mx.array:
         kept, shifted = mx.split(x, 2, axis=-1)
         mean = self.post(self.wavenet(self.pre(kept), style, mask))
         return mx.concatenate([kept, shifted - mean], axis=-1)

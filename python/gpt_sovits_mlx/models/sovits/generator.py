@@ -19,29 +19,48 @@ LAST_SLOPE = 0.01
 
 
 LARGE = 2 << 20
-"""Bytes of a stage's input above which its blocks are computed one by one."""
+"""Bytes of an array above which it is computed at once, not with all that follows."""
 
 
 def leaky_relu(x: mx.array, slope: float) -> mx.array:
     return mx.maximum(x, x * slope)
 
 
+class Pair:
+    """A dilated and a plain convolution with a residual path around them."""
+
+    def __init__(self, dilated: Conv1d, plain: Conv1d):
+        self.dilated, self.plain = dilated, plain
+
+    @property
+    def reach(self) -> int:
+        return self.dilated.reach + self.plain.reach
+
+    def __call__(self, x: mx.array, mask: mx.array | None) -> mx.array:
+        return x + self.plain(leaky_relu(self.dilated(leaky_relu(x, SLOPE), mask), SLOPE), mask)
+
+
 class ResBlock:
-    """Pairs of a dilated and a plain convolution with residual paths (`ResBlock1` of HiFi-GAN)."""
+    """Pairs of convolutions, one behind the other (`ResBlock1` of HiFi-GAN)."""
 
     def __init__(self, scope: Scope, dilations: Sequence[int]):
-        self.dilated = [Conv1d(scope / "convs1" / i, dilation=d) for i, d in enumerate(dilations)]
-        self.plain = [Conv1d(scope / "convs2" / i) for i in range(len(dilations))]
-        self.run = fused(lambda x, mask: self(x, mask))
+        self.pairs = [
+            Pair(Conv1d(scope / "convs1" / i, dilation=d), Conv1d(scope / "convs2" / i))
+            for i, d in enumerate(dilations)
+        ]
+        self._runs = [fused(pair) for pair in self.pairs]
 
     @property
     def reach(self) -> int:
         """Samples on either side that a sample depends on."""
-        return sum(conv.reach for conv in (*self.dilated, *self.plain))
+        return sum(pair.reach for pair in self.pairs)
 
     def __call__(self, x: mx.array, mask: mx.array | None) -> mx.array:
-        for dilated, plain in zip(self.dilated, self.plain, strict=True):
-            x = x + plain(leaky_relu(dilated(leaky_relu(x, SLOPE), mask), SLOPE), mask)
+        for run in self._runs:
+            x = run(x, mask)
+            if x.nbytes > LARGE:
+                # a GPU's temporaries are given back when what was asked for is done
+                mx.eval(x)
         return x
 
 
@@ -87,13 +106,8 @@ class Generator:
         for upsampling, blocks in zip(self.upsamplings, self.stages, strict=True):
             x = upsampling(leaky_relu(x, SLOPE), mask)
             mask = None if mask is None else mx.repeat(mask, upsampling.stride, axis=1)
-            total: mx.array | None = None
-            for block in blocks:
-                y = block.run(x, mask)
-                total = y if total is None else total + y
-                if x.nbytes > LARGE:
-                    # a GPU's temporaries are given back when what was asked for is done
-                    mx.eval(total)
-            assert total is not None
+            total = blocks[0](x, mask)
+            for block in blocks[1:]:
+                total = total + block(x, mask)
             x = total / len(blocks)
         return tanh(self.conv_out(leaky_relu(x, LAST_SLOPE), mask))[..., 0]

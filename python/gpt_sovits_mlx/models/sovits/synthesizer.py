@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from ...errors import WeightsError
-from ...layers.fusion import fused, padded_length
+from ...layers.fusion import padded_length
 from ...layers.weights import Weights
 from ...runtime import backend
 from .flow import Flow
@@ -82,7 +82,6 @@ class SoVITS:
         )
         weights.finish()
         self.pads = backend() == "cuda"
-        self._prior = fused(self._drawn)
 
     def tokens(self, features: mx.array) -> mx.array:
         """HuBERT features (1, T, ssl) at 50 Hz → semantic tokens (1, T // 2) at 25 Hz."""
@@ -142,7 +141,7 @@ class SoVITS:
         tokens, mask = self._padded(tokens, lengths)
         phones, phone_mask = self._padded(phones, phone_lengths)
         noise = mx.pad(noise, [(0, 0), (0, self.latent_frames(tokens.shape[1]) - frames), (0, 0)])
-        return self._prior(tokens, phones, style, noise, mx.repeat(mask, 2, axis=1), phone_mask)[:, :frames]
+        return self._drawn(tokens, phones, style, noise, mx.repeat(mask, 2, axis=1), phone_mask)[:, :frames]
 
     def _drawn(
         self,
