@@ -10,6 +10,7 @@ from gpt_sovits_mlx import audio
 from gpt_sovits_mlx.convert import convert_sovits
 from gpt_sovits_mlx.layers.weights import open_model
 from gpt_sovits_mlx.models.sovits import SoVITS, SoVITSConfig
+from gpt_sovits_mlx.runtime import backend
 
 
 @pytest.fixture(scope="module", params=["v1", "v2"])
@@ -99,7 +100,8 @@ def test_reach_is_what_a_frames_samples_depend_on(case):
     other = z + (mx.arange(z.shape[1]) == middle)[None, :, None] * 10.0
     for run, reach, tight in ((model.generator, model.generator.reach, True), (model.vocode, model.reach, False)):
         change = np.abs(np.array(run(other, style) - run(z, style))).reshape(z.shape[1], -1).max(axis=1)
-        # a GPU may take other sums for other places
-        first, *_, last = np.nonzero(change > 1e-6 * change.max())[0]
+        # a GPU may round otherwise at other places, and the outermost frames change little
+        exact = backend() == "cpu"
+        first, *_, last = np.nonzero(change > (0 if exact else 1e-6 * change.max()))[0]
         assert middle - reach <= first and last <= middle + reach
-        assert not tight or (first, last) == (middle - reach, middle + reach)
+        assert not (tight and exact) or (first, last) == (middle - reach, middle + reach)
