@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -68,6 +69,16 @@ def test_lists_voices(model_dir):
     done = run("voices", "--model-dir", model_dir, width=200)
     assert done.returncode == 0
     assert all(word in done.stdout for word in ("small", "float32", "32000 Hz"))
+
+
+def test_a_damaged_voice_hides_no_other(model_dir, tmp_path):
+    for name in ("small", "broken"):
+        shutil.copytree(model_dir / "voices" / "small", tmp_path / "voices" / name)
+    (tmp_path / "voices" / "broken" / "gpt_config.json").write_text("{")
+    done = run("voices", "--model-dir", tmp_path, width=200)
+    assert done.returncode == 1 and "small" in done.stdout
+    assert done.stderr.startswith("error: ") and "gpt_config.json is damaged" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_phones(tmp_path):

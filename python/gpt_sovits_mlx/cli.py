@@ -200,7 +200,7 @@ def _warn_if_cut_off(sentence: Any) -> None:
 
 
 def voices(options: argparse.Namespace) -> int:
-    """List the voices."""
+    """List the voices; those that are damaged are named behind the others, and the status is then 1."""
     from rich.console import Console
     from rich.table import Table
 
@@ -208,12 +208,18 @@ def voices(options: argparse.Namespace) -> int:
     from .voice import VoiceFolder, voice_paths
 
     table = Table("voice", "version", "GPT", "languages", "sample rate", "folder", box=None)
+    damaged = []
     for path in voice_paths(voice_roots(options.model_dir or model_home())):
-        voice = VoiceFolder.read(path)
-        rate, languages = f"{voice.sample_rate} Hz", ", ".join(voice.languages)
-        table.add_row(voice.name, voice.version, _precision(voice.weights), languages, rate, str(path))
+        try:
+            voice = VoiceFolder.read(path)
+            rate, languages = f"{voice.sample_rate} Hz", ", ".join(voice.languages)
+            table.add_row(voice.name, voice.version, _precision(voice.weights), languages, rate, str(path))
+        except GPTSoVITSError as error:
+            damaged.append(error)
     Console().print(table)
-    return 0
+    for error in damaged:
+        print(f"error: {error}", file=sys.stderr)
+    return 1 if damaged else 0
 
 
 def _precision(weights: Path) -> str:

@@ -20,8 +20,6 @@ import mlx.core as mx
 import numpy as np
 
 THREADS = 512
-MEMORY = 220_000
-"""Bytes of shared memory that a launch may take; a multiprocessor of an H100 has 227 KiB."""
 ROWS = (1, 2, 4, 8)
 """Sentences that a launch can take; each number is compiled when it is first needed."""
 FACTS = 8
