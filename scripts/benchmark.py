@@ -34,6 +34,7 @@ from scripts.bench.report import machine, print_findings, print_heading, time_te
 from scripts.bench.stages import STAGES
 from scripts.bench.workbench import RANDOM, Workbench
 
+from gpt_sovits_mlx.choices import choices, trying, usual
 from gpt_sovits_mlx.errors import DependencyError, GPTSoVITSError
 from gpt_sovits_mlx.runtime import backend, model_home, require_mlx
 
@@ -104,11 +105,12 @@ def run(options: argparse.Namespace) -> None:
     model_dir = options.model_dir or model_home()
     reference = Reference(options.reference) if options.reference else None
     facts: dict[str, Any] = {"machine": machine(), "versions": versions(reference)}
+    facts["versions"]["forms"] = "usual" if choices() == usual() else "tuned"
     # a file is no narrow window
     console, findings = Console(width=None if sys.stdout.isatty() else WIDTH), Findings()
     name = RANDOM if options.random else options.voice
     print_heading(console, name, options.repeats, facts)
-    with tempfile.TemporaryDirectory() as work, home_at(work):
+    with tempfile.TemporaryDirectory() as work, trying(choices()), home_at(work):
         for precision in precisions:
             if options.random:
                 bench = Workbench.of_random(precision, Path(work))

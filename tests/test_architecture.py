@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "python" / "gpt_sovits_mlx"
 # each part may import the parts of its own line and of the lines below it
 LAYERS = [
     {"cli", "__main__"},
-    {"verify"},
+    {"verify", "tune"},
     {"convert"},
     {"engine"},
     {"streaming", "store"},
@@ -25,7 +25,7 @@ LAYERS = [
     {"models", "sampling"},
     {"layers", "kernels"},
     {"audio"},
-    {"runtime", "files", "quantization"},
+    {"runtime", "files", "quantization", "choices"},
     {"errors"},
 ]
 # what the line above forbids and the design wants all the same

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given.insert(0, "speak")
     options = parser.parse_args(given or ["--help"])
     try:
-        if options.run in (speak, voices, convert, verify):
+        if options.run in (speak, voices, convert, verify, tune):
             require_mlx()
         return options.run(options)
     except GPTSoVITSError as error:
@@ -63,6 +63,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     _add_convert(command("convert", convert, "make a voice of a .ckpt, a .pth and a recording"))
     _add_encoders(command("encoders", encoders, "install CNHubert and RoBERTa, which official voices need"))
     _add_phones(command("phones", phones, "show how a text is read"))
+    _add_tune(command("tune", tune, "find the vocoder's fastest form on this machine, and remember it"))
     _add_verify(command("verify", verify, "check every stage on this machine against golden numbers"))
     return parser, made
 
@@ -135,6 +136,12 @@ def _add_phones(parser: argparse.ArgumentParser) -> None:
     add("--symbols", choices=("v1", "v2"), default="v2", help="the model version's set of symbols (v2)")
     add("--lexicon", type=Path, help="file of words with readings of your own")
     add("--json", action="store_true", help="print JSON (for standard input always)")
+
+
+def _add_tune(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--voice", default="demo", help="whose vocoder is measured (demo)")
+    _add_model_dir(parser)
+    parser.add_argument("--dtype", choices=("auto", "float32", "float16", "bfloat16"), default="auto")
 
 
 def _add_verify(parser: argparse.ArgumentParser) -> None:
@@ -329,6 +336,23 @@ def verify(options: argparse.Namespace) -> int:
             status.update(f"verified {row.stage} ({row.device})")
     print_table(rows, Console(width=max(Console().width, 110)))
     return 1 if any(row.verdict == FAILED for row in rows) else 0
+
+
+def tune(options: argparse.Namespace) -> int:
+    """Measure the vocoder's forms, show what each change does, and remember the fastest."""
+    from .choices import remember
+    from .engine import DTYPES, voice_roots
+    from .tune import loader
+    from .tune import tune as measured
+    from .voice import VoiceFolder, find_voice
+
+    folder = VoiceFolder.read(find_voice(options.voice, voice_roots(options.model_dir or model_home())))
+    best, _ = measured(
+        loader(folder.weights / "sovits.safetensors", DTYPES[options.dtype]),
+        lambda trial: print(trial, flush=True),
+    )
+    print(f"remembered in {remember(best)}")
+    return 0
 
 
 def _text(options: argparse.Namespace) -> str:

@@ -8,7 +8,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from gpt_sovits_mlx.layers import activation, convolution, linear
+from gpt_sovits_mlx.choices import Choices, trying
+from gpt_sovits_mlx.layers import activation, linear
 from gpt_sovits_mlx.layers.activation import gelu, sigmoid, softmax, tanh
 from gpt_sovits_mlx.layers.convolution import Conv1d, NormalisedConv1d
 from gpt_sovits_mlx.layers.linear import Linear
@@ -17,8 +18,10 @@ from gpt_sovits_mlx.layers.weights import Weights
 
 @pytest.fixture(autouse=True)
 def on_cpu(monkeypatch):
-    for module in (activation, convolution, linear):
+    for module in (activation, linear):
         monkeypatch.setattr(module, "backend", lambda: "cpu")
+    with trying(Choices("taps", "phases", fused=False, padded=False)):
+        yield
 
 
 def scopes(*names: str, **arrays: np.ndarray):

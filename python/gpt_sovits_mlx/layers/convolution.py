@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from ..runtime import backend
+from ..choices import choices
 from .weights import Scope
 
 RUN = 16
@@ -36,7 +36,7 @@ class Conv1d:
         self.padding = self.reach if padding is None else padding
         weight = scope.raw("weight")
         self.form = self._native
-        if backend() != "cpu":
+        if choices().convolution == "native":
             weight = weight.transpose(0, 2, 1)  # (out, k, in / groups)
         elif groups > 1 or (stride > 1 and dilation > 1):
             self.form, self.run = self._frames, RUN if stride == 1 and self.kernel % RUN == 0 else self.kernel
@@ -120,7 +120,7 @@ class NormalisedConv1d:
         self.stride, self.eps = stride, eps
         out, _, self.kernel = scope.shape("weight")
         self.gain, self.shift = norm.tensor("weight", out), norm.tensor("bias", out)
-        self.folded = backend() == "cpu"
+        self.folded = choices().convolution == "taps"
         if self.folded:
             self.weight = scope.keep(scope.raw("weight").transpose(2, 1, 0).reshape(-1, out))  # (k · in, out)
         else:
@@ -148,7 +148,7 @@ class ConvTranspose1d:
         channels, self.out_channels, self.kernel = scope.shape("weight")
         self.stride, self.padding = stride, padding
         weight = scope.raw("weight")
-        self.by_phases = backend() == "cpu"
+        self.by_phases = choices().transposed == "phases"
         if self.by_phases:
             # kernel padded to whole strides, so that each input frame gives `blocks` runs of `stride` samples
             self.blocks = -(-self.kernel // stride)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import mlx.core as mx
 
-from ..runtime import backend
+from ..choices import choices
 
 
 def fused(function: Callable[..., mx.array]) -> Callable[..., mx.array]:
@@ -15,7 +15,7 @@ def fused(function: Callable[..., mx.array]) -> Callable[..., mx.array]:
     It traces a function anew for each shape, so those must be few (`padded_length`), and compiles each new kind of
     kernel for about a second, once on a machine.
     """
-    return mx.compile(function) if backend() == "cuda" else function
+    return mx.compile(function) if choices().fused else function
 
 
 def padded_length(length: int) -> int:

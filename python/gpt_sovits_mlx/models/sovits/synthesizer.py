@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from ...choices import choices
 from ...errors import WeightsError
 from ...layers.fusion import padded_length
 from ...layers.weights import Weights
-from ...runtime import backend
 from .flow import Flow
 from .generator import Generator
 from .quantizer import SemanticQuantizer
@@ -81,7 +81,7 @@ class SoVITS:
             root / "dec", config.upsample_rates, config.upsample_kernel_sizes, config.resblock_dilation_sizes
         )
         weights.finish()
-        self.pads = backend() == "cuda"
+        self.pads = choices().padded
 
     def tokens(self, features: mx.array) -> mx.array:
         """HuBERT features (1, T, ssl) at 50 Hz → semantic tokens (1, T // 2) at 25 Hz."""

@@ -1,0 +1,128 @@
+"""Which formulation of an operation this machine computes fastest: what is usual for its back end, or what
+`gpt-sovits-mlx tune` measured and remembered."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from .errors import GPTSoVITSError
+from .runtime import backend, user_cache_dir
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Formulations that give the same numbers but for rounding.
+
+    Attributes:
+        convolution: MLX's own convolutions, or chains of matrix products over their taps.
+        transposed: MLX's own transposed convolutions, or a matrix product for each phase.
+        fused: whether the vocoder's residual blocks are compiled (`mx.compile`).
+        padded: whether the vocoder pads sentences to a few lengths.
+    """
+
+    convolution: str
+    transposed: str
+    fused: bool
+    padded: bool
+
+
+KNOWN: dict[str, tuple[Any, Any]] = {
+    "convolution": ("native", "taps"),
+    "transposed": ("native", "phases"),
+    "fused": (False, True),
+    "padded": (False, True),
+}
+"""The values of each field."""
+_tried: list[Choices] = []
+
+
+def usual() -> Choices:
+    """What was found fastest for the back end: on a CPU MLX has no fast path for dilated and transposed convolutions
+    (about 1 GFLOP/s), and CUDA plans each convolution for each shape. Metal is taken to have neither trait."""
+    on = backend()
+    products = on == "cpu"
+    return Choices("taps" if products else "native", "phases" if products else "native", on == "cuda", on == "cuda")
+
+
+def choices() -> Choices:
+    """What models that are loaded now are to use.
+
+    Raises:
+        GPTSoVITSError: what was remembered is damaged.
+    """
+    return _tried[-1] if _tried else _remembered(path(), machine())
+
+
+@contextmanager
+def trying(these: Choices) -> Iterator[None]:
+    """Models that are loaded inside use these."""
+    _tried.append(these)
+    try:
+        yield
+    finally:
+        _tried.pop()
+
+
+def remember(these: Choices) -> Path:
+    """Keep these for this machine and this version of MLX; the file is returned."""
+    file = path()
+    known = _read(file)
+    known[machine()] = asdict(these)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False, encoding="utf-8") as part:
+        json.dump(known, part, indent=1)
+    os.replace(part.name, file)
+    _remembered.cache_clear()
+    return file
+
+
+def path() -> Path:
+    return user_cache_dir() / "tuning.json"
+
+
+def machine() -> str:
+    """What the measurements hold for."""
+    import mlx.core as mx
+
+    device = mx.device_info()
+    name = device.get("device_name") or device.get("architecture") or ""
+    return f"{backend()}, {name}, mlx {importlib.metadata.version('mlx')}"
+
+
+@cache
+def _remembered(file: Path, which: str) -> Choices:
+    stated = _read(file).get(which)
+    if stated is None:
+        return usual()
+    try:
+        made = Choices(**stated)
+    except TypeError:
+        raise _damaged(file) from None
+    if any(getattr(made, field.name) not in KNOWN[field.name] for field in fields(made)):
+        raise _damaged(file)
+    return made
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        known = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError):
+        raise _damaged(file) from None
+    if not isinstance(known, dict):
+        raise _damaged(file)
+    return known
+
+
+def _damaged(file: Path) -> GPTSoVITSError:
+    return GPTSoVITSError(f"{file} is damaged: delete it, or run gpt-sovits-mlx tune after that")
