@@ -149,10 +149,11 @@ def test_auto_takes_core_ml_on_a_mac_where_a_package_lies(models, monkeypatch):
 
 
 def test_a_package_of_other_weights_is_refused(models):
-    foreign = models / "other/cnhubert.safetensors"
-    write(foreign, cnhubert_tensors(CNHUBERT), CNHUBERT, 77)
-    convert_cnhubert_package(foreign, packages(models)[0])
-    folder = VoiceFolder.read(models / "voices/small")
+    file = models / "voices/small/voice.json"
+    voice = json.loads(file.read_text(encoding="utf-8"))
+    voice["encoders"]["cnhubert"] = "0" * 64
+    file.write_text(json.dumps(voice), encoding="utf-8")
+    folder = VoiceFolder.read(file.parent)
     with pytest.raises(VoiceError, match=r"made with another cnhubert .* make the package again"):
         ModelStore(models, None, None, "coreml", Interpreter).speech_encoder(folder)
     shutil.copytree(packages(models)[0], packages(models)[1], dirs_exist_ok=True)
