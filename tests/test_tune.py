@@ -17,7 +17,7 @@ from gpt_sovits_mlx import cli
 from gpt_sovits_mlx.choices import KNOWN, Choices, choices, remember, trying, usual
 from gpt_sovits_mlx.errors import GPTSoVITSError
 from gpt_sovits_mlx.models.sovits import SoVITS
-from gpt_sovits_mlx.tune import loader, tune
+from gpt_sovits_mlx.tune import tune
 from small_voice import make_model_folder
 
 
@@ -34,7 +34,7 @@ def home(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def load(model_dir):
-    return loader(model_dir / "voices" / "small" / "sovits.safetensors", None)
+    return lambda: SoVITS.load(model_dir / "voices" / "small" / "sovits.safetensors")
 
 
 def spoken(load, these: Choices) -> np.ndarray:

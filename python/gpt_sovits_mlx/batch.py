@@ -250,8 +250,8 @@ class KernelBatch:
 
 
 def _prefill(model: TextToSemantic, requests: Sequence[Request]) -> tuple[mx.array, T2SState]:
-    phones, lengths = _padded_ids([r.phones for r in requests])
-    prompt, prompt_lengths = _padded_ids([r.prompt for r in requests])
+    phones, lengths = padded_ids([r.phones for r in requests])
+    prompt, prompt_lengths = padded_ids([r.prompt for r in requests])
     bert = None
     if any(r.bert is not None for r in requests):
         bert = mx.stack([_padded(r.bert, phones.shape[1], model.bert_width) for r in requests])
@@ -260,7 +260,7 @@ def _prefill(model: TextToSemantic, requests: Sequence[Request]) -> tuple[mx.arr
     return logits, state
 
 
-def _padded_ids(rows: Sequence[Sequence[int]]) -> tuple[mx.array, list[int]]:
+def padded_ids(rows: Sequence[Sequence[int]]) -> tuple[mx.array, list[int]]:
     """(B, longest) ids with zeros behind, and the rows' lengths."""
     lengths = [len(row) for row in rows]
     ids = np.zeros((len(rows), max(lengths)), np.int32)

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import GPTSoVITSError
+from .files import written_whole
 from .runtime import backend, user_cache_dir
 
 
@@ -77,10 +76,8 @@ def remember(these: Choices) -> Path:
     file = path()
     known = _read(file)
     known[machine()] = asdict(these)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False, encoding="utf-8") as part:
-        json.dump(known, part, indent=1)
-    os.replace(part.name, file)
+    with written_whole(file) as part:
+        part.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     _remembered.cache_clear()
     return file
 

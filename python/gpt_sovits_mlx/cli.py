@@ -342,13 +342,13 @@ def tune(options: argparse.Namespace) -> int:
     """Measure the vocoder's forms, show what each change does, and remember the fastest."""
     from .choices import remember
     from .engine import DTYPES, voice_roots
-    from .tune import loader
+    from .models.sovits import SoVITS
     from .tune import tune as measured
     from .voice import VoiceFolder, find_voice
 
     folder = VoiceFolder.read(find_voice(options.voice, voice_roots(options.model_dir or model_home())))
     best, _ = measured(
-        loader(folder.weights / "sovits.safetensors", DTYPES[options.dtype]),
+        lambda: SoVITS.load(folder.weights / "sovits.safetensors", DTYPES[options.dtype]),
         lambda trial: print(trial, flush=True),
     )
     print(f"remembered in {remember(best)}")

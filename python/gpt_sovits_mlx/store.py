@@ -22,7 +22,7 @@ from .encoders.mlx import MLXCharacterEncoder, MLXSpeechEncoder
 from .errors import VoiceError
 from .files import file_sha256
 from .layers.weights import open_model
-from .models.sovits import SoVITS, SoVITSConfig
+from .models.sovits import SoVITS
 from .models.t2s import T2SConfig, TextToSemantic
 from .text import TextFrontend, Utterance
 from .voice import (
@@ -83,11 +83,7 @@ class ModelStore:
         return self._of_file(path, make)
 
     def sovits(self, path: Path) -> SoVITS:
-        def make() -> SoVITS:
-            config, weights = open_model(path, self.dtype)
-            return SoVITS(SoVITSConfig.from_dict(config), weights)
-
-        return self._of_file(path, make)
+        return self._of_file(path, lambda: SoVITS.load(path, self.dtype))
 
     def frontend(self, symbols: str) -> TextFrontend:
         return self._once(("frontend", symbols), lambda: TextFrontend(symbols, lexicon=self.lexicon))

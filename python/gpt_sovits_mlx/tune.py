@@ -6,15 +6,13 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
 from .choices import KNOWN, Choices, trying, usual
-from .layers.weights import open_model
-from .models.sovits import SoVITS, SoVITSConfig
+from .models.sovits import SoVITS
 
 TOKENS = (100, 97, 103, 94, 106)
 """Lengths of the sentences that are vocoded: as in use, no two are the same."""
@@ -52,16 +50,6 @@ class Trial:
             return f"{self.field} {self.value}: fails"
         took, before = 1000 * self.seconds, 1000 * self.beside
         return f"{self.field} {self.value}: {took:.1f} ms, before {before:.1f} ms{', kept' * self.kept}"
-
-
-def loader(path: Path, dtype: mx.Dtype | None) -> Load:
-    """Loads the SoVITS of a converted file, anew at every call."""
-
-    def load() -> SoVITS:
-        config, weights = open_model(path, dtype)
-        return SoVITS(SoVITSConfig.from_dict(config), weights)
-
-    return load
 
 
 def tune(load: Load, report: Callable[[Trial], None] | None = None) -> tuple[Choices, list[Trial]]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import mlx.core as mx
 import numpy as np
 
+from .batch import padded_ids
 from .script import Script
 
 HELD = 8
@@ -63,8 +64,8 @@ class SentenceVocoder:
         return self.noise.latent(self.sovits.latent_frames(count, self.speed), self.sovits.latent_width)
 
     def _latent(self, tokens: Sequence[int], steady: bool) -> mx.array:
-        ids, noise = list(tokens or NOTHING), self.draw(len(tokens or NOTHING))
-        return self.sovits.latent(_ids([ids]), _ids([self.phones]), self.style, self.speed, noise, steady)
+        ids = mx.array([tokens or NOTHING])
+        return self.sovits.latent(ids, mx.array([self.phones]), self.style, self.speed, self.draw(ids.shape[1]), steady)
 
 
 def vocode_sentences(script: Script, tokens: Sequence[Sequence[int]]) -> Iterator[tuple[int, np.ndarray]]:
@@ -95,23 +96,17 @@ def _together(vocoders: Sequence[SentenceVocoder], tokens: Sequence[Sequence[int
     phones = [list(v.phones) for v in vocoders]
     noises = [v.draw(len(row)) for v, row in zip(vocoders, given, strict=True)]
     if len(given) == 1:
-        audio = first.sovits.decode(_ids(given), _ids(phones), first.style, first.speed, noises[0])
+        audio = first.sovits.decode(mx.array(given), mx.array(phones), first.style, first.speed, noises[0])
         return [np.array(audio[0])]
     # always as many rows, so that they share CUDA's plans
     spare = ROWS - len(given)
     given += given[-1:] * spare
     phones += phones[-1:] * spare
     noises += noises[-1:] * spare
-    lengths, widths = [len(row) for row in given], [len(row) for row in phones]
+    (ids, lengths), (phone_ids, widths) = padded_ids(given), padded_ids(phones)
     frames = [noise.shape[1] for noise in noises]
     noise = mx.concatenate([mx.pad(n, [(0, 0), (0, max(frames) - n.shape[1]), (0, 0)]) for n in noises])
     style = mx.concatenate([v.style for v in vocoders] + [first.style] * spare)
-    audio = first.sovits.decode(_ids(given), _ids(phones), style, 1.0, noise, lengths, widths)
+    audio = first.sovits.decode(ids, phone_ids, style, 1.0, noise, lengths, widths)
     made = np.array(audio)
     return [made[row, : frames[row] * first.hop] for row in range(len(vocoders))]
-
-
-def _ids(rows: Sequence[Sequence[int]]) -> mx.array:
-    """(B, longest), zeros behind the shorter rows."""
-    longest = max(map(len, rows))
-    return mx.array([[*row, *[0] * (longest - len(row))] for row in rows])

@@ -15,7 +15,7 @@ from gpt_sovits_mlx.convert.output import write_model
 from gpt_sovits_mlx.encoders.mlx import MLXCharacterEncoder, MLXSpeechEncoder
 from gpt_sovits_mlx.engine import DTYPES, GPTSoVITSEngine, voice_roots
 from gpt_sovits_mlx.layers.weights import open_model, read_config
-from gpt_sovits_mlx.models.sovits import SoVITS, SoVITSConfig
+from gpt_sovits_mlx.models.sovits import SoVITS
 from gpt_sovits_mlx.models.t2s import T2SConfig, TextToSemantic
 from gpt_sovits_mlx.runtime import backend
 from gpt_sovits_mlx.verify.models import golden_gpt, golden_sovits, write_encoder
@@ -96,8 +96,7 @@ class Workbench:
         return TextToSemantic(T2SConfig.from_dict(config), weights)
 
     def sovits(self) -> SoVITS:
-        config, weights = open_model(self.sovits_path, DTYPES[self.precision])
-        return SoVITS(SoVITSConfig.from_dict(config), weights)
+        return SoVITS.load(self.sovits_path, DTYPES[self.precision])
 
     def engine(self) -> tuple[GPTSoVITSEngine, Voice]:
         """A fresh engine with the voice loaded, and no encoder: one before it enrolled the voice's reference."""

@@ -8,8 +8,7 @@ import pytest
 
 from gpt_sovits_mlx import audio
 from gpt_sovits_mlx.convert import convert_sovits
-from gpt_sovits_mlx.layers.weights import open_model
-from gpt_sovits_mlx.models.sovits import SoVITS, SoVITSConfig
+from gpt_sovits_mlx.models.sovits import SoVITS
 from gpt_sovits_mlx.runtime import backend
 
 
@@ -18,8 +17,7 @@ def case(request, checkpoint, golden, tmp_path_factory):
     """The model, the reference's data, the styles of both references and of their mean."""
     name = f"sovits_{request.param}"
     path = convert_sovits(checkpoint(name, 3), tmp_path_factory.mktemp(name) / "sovits.safetensors").weights
-    config, weights = open_model(path, mx.float32)
-    model = SoVITS(SoVITSConfig.from_dict(config), weights)
+    model = SoVITS.load(path, mx.float32)
     data = golden(name)
     spectrograms = [
         audio.spectrogram(mx.array(data[f"ref{i}_pcm32k"].astype(np.float32) / 32768), 2048, 640) for i in (0, 1)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import mlx.core as mx
 
 from ...choices import choices
 from ...errors import WeightsError
 from ...layers.fusion import padded_length
-from ...layers.weights import Weights
+from ...layers.weights import Weights, open_model
 from .flow import Flow
 from .generator import Generator
 from .quantizer import SemanticQuantizer
@@ -82,6 +83,12 @@ class SoVITS:
         )
         weights.finish()
         self.pads = choices().padded
+
+    @classmethod
+    def load(cls, path: Path, dtype: mx.Dtype | None = None) -> SoVITS:
+        """The model of a converted file; see `open_model`."""
+        config, weights = open_model(path, dtype)
+        return cls(SoVITSConfig.from_dict(config), weights)
 
     def tokens(self, features: mx.array) -> mx.array:
         """HuBERT features (1, T, ssl) at 50 Hz → semantic tokens (1, T // 2) at 25 Hz."""
