@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import mlx.core as mx
 import numpy as np
 
-from .kernels.decode_steps import ROWS, DecodeRow, Draw
+from .kernels.decode_steps import DecodeRow, Draw
 from .models.cache import KVCache
 from .models.t2s import T2SState, TextToSemantic
 from .sampling import MIN_TOKENS, Sampling, sample
 
-STEPS, LONG_STEPS = 16, 32
+ROWS = 16
+"""Sentences decoded together in MLX's operations; more would hold memory for little speed."""
+STEPS, LONG_STEPS = 16, 64
 """Steps of a launch of the decode kernel: at first and in company, and later alone."""
 Event = tuple[int, int | None]
 """A request and its next token; `None` says that it ended."""
@@ -52,12 +54,10 @@ class Batch(Protocol):
     """Requests that are decoded together.
 
     Attributes:
-        LIMIT: rows beyond which a batch gains nothing.
         rows: the request of each row.
         going: requests that have not ended.
     """
 
-    LIMIT: ClassVar[int]
     rows: list[int]
     going: set[int]
 
@@ -76,17 +76,20 @@ class Batch(Protocol):
 
 def batch_of(model: TextToSemantic, requests: dict[int, Request], sampling: Sampling) -> Batch:
     """A batch of requests that have been read, in the form that suits the back end."""
-    return form_of(model)(model, requests, sampling)
+    form = PlainBatch if model.kernel is None else KernelBatch
+    return form(model, requests, sampling)
 
 
-def form_of(model: TextToSemantic) -> type[PlainBatch] | type[KernelBatch]:
-    return PlainBatch if model.kernel is None else KernelBatch
+def rows_for(model: TextToSemantic, wanted: int | None) -> int:
+    """Sentences to decode together: as many as are wanted, or as gain speed, and as the kernel can take."""
+    if model.kernel is None:
+        return wanted or ROWS
+    most = max(model.kernel.layouts)
+    return min(wanted or most, most)
 
 
 class PlainBatch:
     """A step at a time, in MLX's operations."""
-
-    LIMIT: ClassVar[int] = 1 << 30
 
     def __init__(self, model: TextToSemantic, requests: dict[int, Request], sampling: Sampling):
         self.model, self.requests, self.sampling = model, requests, sampling
@@ -160,8 +163,6 @@ class KernelBatch:
     """Several steps at a time, in the CUDA kernel. A row's keys and values are an array of their own, so that rows come
     and go without copies of the others'."""
 
-    LIMIT: ClassVar[int] = ROWS[-1]
-
     def __init__(self, model: TextToSemantic, requests: dict[int, Request], sampling: Sampling):
         self.model, self.requests, self.sampling = model, requests, sampling
         given = list(requests.values())
@@ -185,7 +186,7 @@ class KernelBatch:
         for row, state in zip(self.rows, self.state, strict=True):
             if row in self.going:
                 state.make_room(count, KVCache.STEP)
-        size = next(n for n in ROWS if n >= len(self.rows))
+        size = next(n for n in kernel.layouts if n >= len(self.rows))
         spare = size - len(self.rows)
         live = [s if r in self.going else None for r, s in zip(self.rows, self.state, strict=True)]
         self._draw_noise(offsets)

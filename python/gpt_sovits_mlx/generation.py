@@ -6,14 +6,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from .batch import Batch, Event, Noise, Request, batch_of, form_of
+from .batch import Batch, Event, Noise, Request, batch_of, rows_for
 from .models.t2s import TextToSemantic
 from .sampling import Sampling
 
 __all__ = ["Generation", "Noise", "Request", "decode_steps", "generate"]
-
-ROWS = 16
-"""Sentences decoded together; more would hold memory for little speed."""
 
 
 @dataclass
@@ -35,12 +32,12 @@ def generate(
     model: TextToSemantic,
     requests: Sequence[Request],
     sampling: Sampling,
-    rows: int = ROWS,
+    rows: int | None = None,
     done: Callable[[], None] | None = None,
 ) -> list[Generation]:
-    """Decode requests to their ends, `rows` of them at a time. What one gets does not depend on the others.
+    """Decode requests to their ends, `rows` of them at a time, by default as many as suit the back end.
 
-    `done` is called as each of them is finished.
+    What one gets does not depend on the others. `done` is called as each of them is finished.
     """
     results = [Generation() for _ in requests]
     for step in decode_steps(model, requests, sampling, rows):
@@ -53,14 +50,14 @@ def generate(
 
 
 def decode_steps(
-    model: TextToSemantic, requests: Sequence[Request], sampling: Sampling, rows: int = ROWS
+    model: TextToSemantic, requests: Sequence[Request], sampling: Sampling, rows: int | None = None
 ) -> Iterator[list[Event]]:
     """Decode requests, yielding after each step (request, token) of those under way; `None` says that one ended.
 
     Continuous batching (Yu et al. 2022, "Orca"): when a quarter of the rows have ended, the next requests take their
     places. The next step is under way on the device while this one's tokens are read back.
     """
-    rows = min(rows, form_of(model).LIMIT)
+    rows = rows_for(model, rows)
     waiting = deque(range(len(requests)))
     batch: Batch | None = None
     while batch or waiting:

@@ -1,14 +1,13 @@
 """Decode steps of the text-to-semantic GPT as one CUDA kernel: draw, embed, all layers, logits, again.
 
 A plain step launches some 300 small kernels, which is all of its time at batch 1. Here all of a GPU's multiprocessors
-stay with one launch for several steps, and hand each other what they computed through memory (`decode_parts.cu`).
-Accumulation, softmax and normalisation are in float32 whatever the weights are stored in. It equals
-`TextToSemantic.decode` after `sampling.sample`.
+stay with one launch for several steps, and hand each other what they computed through memory (`decode_exchange.cu`).
+Tensor cores multiply (`decode_products.cu`), with 22 bits of every activation; accumulation, softmax and normalisation
+are in float32 whatever the weights are stored in. It equals `TextToSemantic.decode` after `sampling.sample`.
 """
 
 from __future__ import annotations
 
-import ctypes
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,13 +18,19 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-THREADS = 512
-ROWS = (1, 2, 4, 8)
-"""Sentences that a launch can take; each number is compiled when it is first needed."""
+from .decode_layout import THREADS, DecoderSizes, Layout
+
+ROWS = (1, 2, 4, 8, 16, 32)
+"""Sentences that a launch can take, where they fit; each number is compiled when it is first needed."""
 FACTS = 8
 """Whole numbers that the kernel is told of each row."""
 TYPES = {mx.float32: "float", mx.float16: "__half", mx.bfloat16: "__nv_bfloat16"}
 MATRICES = ("qkv", "out", "first", "second")
+PARTS = ("decode_exchange.cu", "decode_products.cu", "decode_draw.cu")
+VECTORS = (
+    *("b_qkv", "b_out", "b_first", "b_second"),
+    *("norm1", "shift1", "norm2", "shift2", "embedding"),
+)
 _one_at_a_time = threading.Lock()
 
 
@@ -42,23 +47,6 @@ class Matrix:
 
     def arrays(self) -> list[mx.array]:
         return [a for a in (self.numbers, self.scales, self.biases) if a is not None]
-
-
-@dataclass(frozen=True)
-class DecoderSizes:
-    """Sizes of a decoder that the kernel is compiled for."""
-
-    width: int
-    inner: int
-    heads: int
-    layers: int
-    vocabulary: int
-
-    @property
-    def supported(self) -> bool:
-        """Whether the kernel can take them, which it can those of all checkpoints."""
-        head = self.width // self.heads
-        return head in (8, 16, 32, 64, 128) and self.width % 64 == 0 and self.inner % 64 == 0
 
 
 @dataclass
@@ -112,15 +100,18 @@ class DecodeKernel:
         vectors: their biases "b_qkv", "b_out", "b_first", "b_second" and the layers' "norm1", "shift1", "norm2",
             "shift2", each (L, n); "embedding" (vocabulary, width); all of one type.
         head: (vocabulary, width), float32.
+
+    Attributes:
+        layouts: by the number of rows that a launch can take; none where the device cannot run it.
     """
 
     def __init__(
         self, sizes: DecoderSizes, matrices: Mapping[str, Matrix], vectors: Mapping[str, mx.array], head: mx.array
     ):
         self.sizes, self.matrices, self.vectors, self.head = sizes, dict(matrices), dict(vectors), head
-        # every block must have rows of the inner layer: that is how the others know that it keeps up
-        per_block = -(-sizes.inner // multiprocessors())
-        self.blocks = -(-sizes.inner // per_block)
+        each = 0 if self.matrices["qkv"].bits else self.vectors["embedding"].dtype.size
+        layouts = [Layout(sizes, rows, each) for rows in ROWS]
+        self.layouts = {layout.rows: layout for layout in layouts if layout.fits}
         self._compiled: dict[int, Callable[..., Any]] = {}
 
     def steps(
@@ -137,7 +128,7 @@ class DecodeKernel:
         """Draw `steps` tokens of each row, and extend its cache by as many keys.
 
         Args:
-            rows: one of `ROWS` many; `None` where there is no sentence.
+            rows: as many as one of `layouts` has; `None` where there is no sentence.
             logits: (B, vocabulary) of the first draw, float32.
             seen: (B, ⌈vocabulary / 32⌉) uint32, a bit for each token that has occurred.
             noises: for each row, exponential variates (n, vocabulary), or `None` where none are needed.
@@ -164,12 +155,12 @@ class DecodeKernel:
         given += [mx.array(facts), mx.array(settings)]
         given += [some if row is None else row.cache for row in rows]
         given += [logits if noise is None else noise for noise in noises]
-        shapes = [(count, steps), (count, self.sizes.vocabulary), (count, words), (self._words(count),)]
+        shapes = [(count, steps), (count, self.sizes.vocabulary), (count, words), (self.layouts[count].words,)]
         # the kernel waits for all of its blocks: two of them at once could each hold what the other needs
         with _one_at_a_time:
             tokens, logits, seen, _ = self._kernel(count, some.dtype, draw.min_tokens)(
                 inputs=given,
-                grid=(self.blocks * THREADS, 1, 1),
+                grid=(self.layouts[count].blocks * THREADS, 1, 1),
                 threadgroup=(THREADS, 1, 1),
                 output_shapes=shapes,
                 output_dtypes=[mx.int32, mx.float32, mx.uint32, mx.uint32],
@@ -203,41 +194,13 @@ class DecodeKernel:
             self._compiled[rows] = made
         return self._compiled[rows]
 
-    def splits(self, rows: int) -> int:
-        """Blocks that share the attention of a head."""
-        count = 1
-        while count < 8 and 2 * count * rows * self.sizes.heads <= self.blocks:
-            count *= 2
-        return count
-
-    def _words(self, rows: int) -> int:
-        """Words that the blocks exchange: two layers', and the logits."""
-        s, splits = self.sizes, self.splits(rows)
-        part = s.width // s.heads + (2 if splits > 1 else 0)
-        return rows * (2 * (5 * s.width + s.inner + s.heads * splits * part) + s.vocabulary)
-
     def source(self, rows: int, cached: mx.Dtype, min_tokens: int) -> tuple[str, str, int]:
         """Header, body and bytes of shared memory for so many rows."""
-        s = self.sizes
-        head = s.width // s.heads
+        s, layout = self.sizes, self.layouts[rows]
         stored = TYPES[self.vectors["embedding"].dtype]
-        scratch = max(3 * head + 32 + THREADS // 32 * (head + 2), THREADS // 32 * rows, THREADS // 16)
-        wide, inner = -(-s.width // 256) * 256, -(-s.inner // 256) * 256
-        constants = {
-            "THREADS": THREADS,
-            "BLOCKS": self.blocks,
-            "ROWS": rows,
-            "WIDTH": s.width,
-            "INNER": s.inner,
-            "HEADS": s.heads,
-            "HEAD": head,
-            "LAYERS": s.layers,
-            "VOCABULARY": s.vocabulary,
-            "SPLITS": self.splits(rows),
-            "MIN_TOKENS": min_tokens,
-        }
+        constants = {**layout.constants(), "MIN_TOKENS": min_tokens}
         lines = [f"constexpr int {name} = {value};" for name, value in constants.items()]
-        lines += [f"constexpr float SCALE = {head**-0.5!r}f;", f"typedef {TYPES[cached]} Cached;"]
+        lines += [f"constexpr float SCALE = {s.head**-0.5!r}f;", f"typedef {TYPES[cached]} Cached;"]
         kinds = []
         for name, width in zip(MATRICES, (s.width, s.width, s.width, s.inner), strict=True):
             matrix = self.matrices[name]
@@ -252,25 +215,9 @@ class DecodeKernel:
         pointers = [f"caches[{r}] = (Cached*)cache{r}; noises[{r}] = (const float*)noise{r};" for r in range(rows)]
         # MLX writes the kernel's head: only so can it say that a block's registers have to fit a multiprocessor
         bounds = f"#undef __global__\n#define __global__ __attribute__((global)) __launch_bounds__({THREADS}, 1)"
-        header = "\n".join([*lines, _text("decode_parts.cu"), *kinds, bounds, ""])
+        header = "\n".join([*lines, *map(_text, PARTS), *kinds, bounds, ""])
         body = _text("decode_steps.cu").replace("SET_POINTERS", "\n  ".join(pointers))
-        return header, body, 4 * (rows * (wide + inner) + scratch)
-
-
-VECTORS = (
-    *("b_qkv", "b_out", "b_first", "b_second"),
-    *("norm1", "shift1", "norm2", "shift2", "embedding"),
-)
-
-
-@cache
-def multiprocessors() -> int:
-    """Multiprocessors of the first CUDA device, which MLX computes on by default."""
-    driver, count = ctypes.CDLL("libcuda.so.1"), ctypes.c_int()
-    driver.cuInit(0)
-    if driver.cuDeviceGetAttribute(ctypes.byref(count), 16, 0) or not count.value:
-        raise RuntimeError("the CUDA driver does not tell how many multiprocessors there are")
-    return count.value
+        return header, body, layout.memory
 
 
 @cache

@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
-from ..kernels.decode_steps import DecodeKernel, DecoderSizes, Matrix
+from ..kernels.decode_layout import DecoderSizes, device
+from ..kernels.decode_steps import DecodeKernel, Matrix
 from ..layers.linear import Embedding, Linear, QuantizedMatrix
 
 if TYPE_CHECKING:
     from .t2s import DecoderLayer
 
+AMPERE = 8
+"""Compute capability from which on tensor cores multiply as the kernel needs it."""
+
 
 def decode_kernel(layers: Sequence[DecoderLayer], embedding: Embedding, predict: Linear) -> DecodeKernel | None:
-    """The kernel for decoder layers on a CUDA device; `None` for sizes that it cannot take."""
+    """The kernel for decoder layers on a CUDA device; `None` for sizes that it cannot take, or an old device."""
     first = layers[0]
     sizes = DecoderSizes(
         width=first.out.out_features,
@@ -25,7 +29,7 @@ def decode_kernel(layers: Sequence[DecoderLayer], embedding: Embedding, predict:
         layers=len(layers),
         vocabulary=predict.out_features,
     )
-    if not sizes.supported:
+    if not sizes.supported or device().generation < AMPERE:
         return None
     matrices = {
         "qkv": _together([layer.qkv for layer in layers]),
@@ -46,7 +50,8 @@ def decode_kernel(layers: Sequence[DecoderLayer], embedding: Embedding, predict:
     stacked = {name: mx.stack(rows) for name, rows in vectors.items()}
     mx.eval(stacked)
     assert isinstance(predict.weight, mx.array)
-    return DecodeKernel(sizes, matrices, {**stacked, "embedding": embedding.weight}, predict.weight)
+    kernel = DecodeKernel(sizes, matrices, {**stacked, "embedding": embedding.weight}, predict.weight)
+    return kernel if kernel.layouts else None
 
 
 def _together(linears: Sequence[Linear]) -> Matrix:
@@ -54,16 +59,14 @@ def _together(linears: Sequence[Linear]) -> Matrix:
     packed = [linear.weight for linear in linears if isinstance(linear.weight, QuantizedMatrix)]
     if packed:
         parts = {name: _joined([getattr(w, name) for w in packed]) for name in ("packed", "scales", "biases")}
+        views = {name: _views(part) for name, part in parts.items()}
         for at, (linear, weight) in enumerate(zip(linears, packed, strict=True)):
-            views = {name: part[at] for name, part in parts.items()}
-            mx.eval(views)
-            linear.weight = replace(weight, **views)
+            linear.weight = replace(weight, **{name: of_layers[at] for name, of_layers in views.items()})
         how = packed[0].quantization
         return Matrix(parts["packed"], parts["scales"], parts["biases"], how.bits, how.group_size)
     numbers = _joined([linear.weight for linear in linears if isinstance(linear.weight, mx.array)])
-    for at, linear in enumerate(linears):
-        linear.weight = numbers[at]
-        mx.eval(linear.weight)
+    for linear, weight in zip(linears, _views(numbers), strict=True):
+        linear.weight = weight
     return Matrix(numbers)
 
 
@@ -71,3 +74,10 @@ def _joined(arrays: Sequence[mx.array]) -> mx.array:
     joined = mx.stack(list(arrays))
     mx.eval(joined)
     return joined
+
+
+def _views(joined: mx.array) -> list[mx.array]:
+    """(L, …) → its L parts, which share its memory; an index would copy them."""
+    views = [part.squeeze(0) for part in mx.split(joined, len(joined))]
+    mx.eval(views)
+    return views

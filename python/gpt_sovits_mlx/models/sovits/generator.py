@@ -57,10 +57,11 @@ class ResBlock:
 
     def __call__(self, x: mx.array, mask: mx.array | None) -> mx.array:
         for run in self._runs:
-            x = run(x, mask)
+            before, x = x, run(x, mask)
             if x.nbytes > LARGE:
-                # a GPU's temporaries are given back when what was asked for is done
-                mx.eval(x)
+                # a GPU's temporaries are given back when what was asked for is done: two pairs are under way at most
+                mx.async_eval(x)
+                mx.eval(before)
         return x
 
 
