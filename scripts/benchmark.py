@@ -6,8 +6,8 @@
     python scripts/benchmark.py --voice me --json out.json --plot out.png --profile
 
 Times are medians; what is printed beside them is the lowest and the highest. Nothing else should run meanwhile. With
---reference the two sides take turns, with the same weights, input, number of tokens and type; that needs PyTorch, and
-what the checkout imports, in the same environment.
+--reference the two sides take turns, each in a process of its own, with the same weights, input, number of tokens and
+type; that needs PyTorch, and what the checkout imports, in the same environment.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+
+import gpt_sovits_mlx  # noqa: F401  before anything imports mlx.core, so that OpenBLAS is in place
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -55,8 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         require_mlx()
-        run(options)
-    except GPTSoVITSError as error:
+        check(options)
+        with closing(Reference(options.reference)) if options.reference else nullcontext() as reference:
+            run(options, reference)
+    except (GPTSoVITSError, BenchmarkError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
@@ -91,19 +95,21 @@ def positive(value: str) -> int:
     return number
 
 
-def run(options: argparse.Namespace) -> None:
-    """Measure what the options ask for and report it."""
-    on_cpu = backend() == "cpu"
-    precisions = options.dtype or (["float32"] if on_cpu else ["float32", "float16"])
-    if on_cpu and precisions != ["float32"]:
+def check(options: argparse.Namespace) -> None:
+    """Raises `BenchmarkError` where this machine cannot do what they ask for."""
+    if backend() == "cpu" and options.dtype not in (None, ["float32"]):
         raise BenchmarkError("a CPU computes everything in float32: leave --dtype away")
     for path in (options.json, options.plot):
         if path and not path.resolve().parent.is_dir():
             raise BenchmarkError(f"there is no folder {path.parent} to write {path.name} in")
     if options.plot:
         pyplot()
+
+
+def run(options: argparse.Namespace, reference: Reference | None) -> None:
+    """Measure what the options ask for and report it."""
+    precisions = options.dtype or (["float32"] if backend() == "cpu" else ["float32", "float16"])
     model_dir = options.model_dir or model_home()
-    reference = Reference(options.reference) if options.reference else None
     facts: dict[str, Any] = {"machine": machine(), "versions": versions(reference)}
     facts["versions"]["forms"] = "usual" if choices() == usual() else "tuned"
     # a file is no narrow window
@@ -136,7 +142,7 @@ def run_stage(
     """Measure a stage, or note why the voice has none."""
     try:
         cases = STAGES[stage](bench, reference)
-        for found in measure(cases, bench.label, options.repeats, reference is None):
+        for found in measure(cases, bench.label, options.repeats):
             print(f"{stage}, {found.case}, {bench.label}: {time_text(found.median)}", file=sys.stderr, flush=True)
             findings.measurements.append(found)
         if options.profile:

@@ -1,3 +1,5 @@
-"""How fast every stage is: the parts of scripts/benchmark.py."""
+"""How fast every stage is: the parts of scripts/benchmark.py, which imports gpt_sovits_mlx before any of them.
 
-import gpt_sovits_mlx  # noqa: F401  before anything imports mlx.core, so that OpenBLAS is in place
+That puts OpenBLAS in place before mlx.core, and must not happen here, since the process of the reference is to have
+neither.
+"""

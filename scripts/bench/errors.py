@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from gpt_sovits_mlx.errors import GPTSoVITSError
 
+class BenchmarkError(Exception):
+    """Something asked of the benchmark cannot be measured; the message says why or what mends it.
 
-class BenchmarkError(GPTSoVITSError):
-    """Something asked of the benchmark cannot be measured; the message says why or what mends it."""
+    No `GPTSoVITSError`: it is raised in the process of the reference as well, which has nothing of this package.
+    """
 
 
 class Absent(BenchmarkError):

@@ -55,7 +55,7 @@ class Measurement:
 
     Attributes:
         peak_memory: MLX's peak during our runs, all loaded weights included.
-        resident: of the whole process behind them; `None` where the reference's weights are in it, too.
+        resident: of our whole process behind them; `None` where the system does not tell.
     """
 
     stage: str
@@ -127,11 +127,8 @@ def timed(work: Callable[[], Any]) -> Clock:
     return clock
 
 
-def measure(cases: Iterable[Case], precision: str, repeats: int, alone: bool) -> Iterator[Measurement]:
-    """Measure cases as they come: some runs to warm up, then `repeats`, the reference's between ours.
-
-    `alone` says that the reference is not in this process.
-    """
+def measure(cases: Iterable[Case], precision: str, repeats: int) -> Iterator[Measurement]:
+    """Measure cases as they come: some runs to warm up, then `repeats`, the reference's between ours."""
     for case in cases:
         warming = 0.0
         for _ in range(WARMING):
@@ -146,7 +143,7 @@ def measure(cases: Iterable[Case], precision: str, repeats: int, alone: bool) ->
             if case.theirs:
                 theirs.append(case.theirs())
         peak, audio = mx.get_peak_memory(), case.audio() if case.audio else 0.0
-        resident = resident_size() if alone else None
+        resident = resident_size()
         yield Measurement(
             case.stage, case.name, precision, ours, theirs, peak, resident, case.tokens, audio, case.length
         )

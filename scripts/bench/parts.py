@@ -59,7 +59,7 @@ def attention(bench: Workbench, reference: Reference | None) -> Iterator[Case]:
             "parts",
             f"attention, 1 query over {keys:,} keys",
             repeated(lambda given=given, scale=scale: mx.fast.scaled_dot_product_attention(*given, scale=scale)),
-            reference.attention([np.array(x.astype(mx.float32)) for x in given], TIMES) if reference else None,
+            reference and reference.attention([np.array(x.astype(mx.float32)) for x in given], TIMES),
         )
 
 
@@ -82,7 +82,7 @@ def caches(bench: Workbench, reference: Reference | None) -> Iterator[Case]:
             keys, values = mx.concatenate([keys, row], axis=2), mx.concatenate([values, row], axis=2)
             mx.eval(keys, values)
 
-    theirs = reference.concatenation(shape, POSITIONS) if reference else None
+    theirs = reference and reference.concatenation(shape, POSITIONS)
     yield Case("parts", f"cache that grows by steps, {POSITIONS} positions", repeated(by_steps, 1), theirs)
     yield Case("parts", f"cache that concatenates, {POSITIONS} positions", repeated(concatenated, 1), theirs)
 
@@ -100,7 +100,7 @@ def convolutions(bench: Workbench, reference: Reference | None) -> Iterator[Case
         "parts",
         f"convolution {narrow}→{narrow}, kernel {conv.kernel}, dilation {conv.dilation}, {x.shape[1]:,} frames",
         repeated(lambda: conv(given), 1),
-        reference.convolution(x, narrow, conv.kernel, conv.dilation) if reference else None,
+        reference and reference.convolution(x, narrow, conv.kernel, conv.dilation),
     )
     y = bench.random.standard_normal((1, frames, wide)).astype(np.float32)
     before = mx.array(y).astype(bench.dtype)
@@ -108,7 +108,7 @@ def convolutions(bench: Workbench, reference: Reference | None) -> Iterator[Case
         "parts",
         f"transposed convolution {wide}→{narrow}, kernel {second.kernel}, stride {second.stride}, {frames:,} frames",
         repeated(lambda: second(before), 1),
-        reference.transposed(y, narrow, second.kernel, second.stride, second.padding) if reference else None,
+        reference and reference.transposed(y, narrow, second.kernel, second.stride, second.padding),
     )
 
 
@@ -125,5 +125,5 @@ def drawing(bench: Workbench, reference: Reference | None) -> Iterator[Case]:
         "parts",
         f"sampling among {vocabulary:,} tokens",
         repeated(lambda: sample(given, known, -mx.log1p(-mx.random.uniform(shape=given.shape)), [TOKENS], Sampling())),
-        reference.sampling(logits, before, TIMES) if reference else None,
+        reference and reference.sampling(logits, before, TIMES),
     )

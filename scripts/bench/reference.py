@@ -1,321 +1,146 @@
-"""The same work on a checkout of the reference (RVC-Boss/GPT-SoVITS) in PyTorch, with the same weights.
+"""The reference beside us, in a process of its own, as its users run it.
 
-Its own classes compute; only the code around them is here. Weight norm stays in place, as the reference leaves it.
-RoBERTa and CNHubert are those of `transformers`, as there; of RoBERTa only the layers whose output is used.
+In ours PyTorch's threads would slow MLX, and `gpt_sovits_mlx.runtime`'s settings of glibc would speed up PyTorch.
 """
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import io
 import os
+import subprocess
 import sys
-import time
-import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import safe_open
 
 from gpt_sovits_mlx.generation import Request
 from gpt_sovits_mlx.layers.weights import read_config
 from gpt_sovits_mlx.runtime import backend
 from gpt_sovits_mlx.sampling import Sampling
 
-from .errors import BenchmarkError, check_tokens
+from .errors import BenchmarkError
 from .measure import Clock
 
-DEVICES = {"cpu": "cpu", "metal": "mps", "cuda": "cuda"}
-"""Of PyTorch, by MLX's back end."""
-UNUSED = {"torchmetrics.classification": "MulticlassAccuracy", "f5_tts.model": "DiT"}
-"""What the reference imports beside inference of v1 and v2: a metric of its training, a network of v3."""
-SAMPLING = {
-    "top_k": Sampling.top_k,
-    "top_p": Sampling.top_p,
-    "temperature": Sampling.temperature,
-    "repetition_penalty": Sampling.repetition_penalty,
-}
+ROOT = str(Path(__file__).resolve().parents[2])
+WORKER = f"import sys; sys.path[0] = {ROOT!r}; from scripts.bench.worker import main; main()"
+"""`multiprocessing` would import the main script instead, and MLX with it."""
+OURS = ("OPENBLAS_THREAD_TIMEOUT",)
+"""What `gpt_sovits_mlx.runtime` sets for MLX and NumPy or PyTorch would read, too."""
+DRAWING = ("top_k", "top_p", "temperature", "repetition_penalty")
 
 
 class Reference:
-    """Makes clocks of the reference's work.
+    """Makes clocks of the reference's work, which run in its process while this one waits.
 
     Args:
         checkout: folder of the repository.
 
     Raises:
-        BenchmarkError: it is no checkout, or PyTorch or something that it imports is missing.
+        BenchmarkError: it is no checkout, or PyTorch or something that it imports is missing. The methods raise it
+            where the process has ended, and where the reference cannot do the work.
     """
 
     def __init__(self, checkout: Path):
-        if not (checkout / "GPT_SoVITS" / "AR").is_dir():
-            raise BenchmarkError(f"{checkout} is no checkout of RVC-Boss/GPT-SoVITS: it has no folder GPT_SoVITS/AR")
-        os.environ["TQDM_DISABLE"] = "1"
-        for name, member in UNUSED.items():
-            _stand_in(name, member)
-        sys.path[:0] = [str(checkout.resolve()), str(checkout.resolve() / "GPT_SoVITS")]
-        self.torch = _module("torch")
-        self.decoder = _module("AR.models.t2s_model").Text2SemanticDecoder
-        self.sample = _module("AR.models.utils").sample
-        self.synthesizer = _module("module.models").SynthesizerTrn
-        self.device = DEVICES[backend()]
-        available = {"cpu": True, "mps": self.torch.backends.mps.is_available(), "cuda": self.torch.cuda.is_available()}
-        if not available[self.device]:
-            raise BenchmarkError(f"MLX computes on {backend()}, where this PyTorch cannot: install a build that does")
-        self.dtype = self.torch.float32
+        self._pipe, its = Pipe()
+        # a session of its own: an interrupt is for this process, and that one ends with it
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(its.fileno())],
+            pass_fds=[its.fileno()],
+            env={name: value for name, value in os.environ.items() if name not in OURS},
+            start_new_session=True,
+        )
+        its.close()
+        drawing = {name: getattr(Sampling, name) for name in DRAWING}
+        try:
+            self.versions: dict[str, str] = self._ask("open", checkout, backend(), drawing)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.wait()
+        self._pipe.close()
 
     def use(self, precision: str) -> Reference:
-        """Compute in this type from now on."""
-        self.dtype = getattr(self.torch, precision)
+        """Compute in this type from now on. The models and clocks so far are dropped."""
+        self._ask("use", precision)
         return self
 
-    def gpt(self, path: Path) -> ReferenceGPT:
-        """The GPT of a converted file."""
-        config = read_config(path)
-        config = {**config, "embedding_dim": config["hidden_dim"], "dropout": 0.0}
-        return ReferenceGPT(self, self._filled(path, lambda: self.decoder({"model": config})))
+    def first_token(self, path: Path, given: Request) -> Clock:
+        """Prefill and the first draw, with the GPT of a converted file."""
+        return self._model_clock("first_token", path, _plain(given))
 
-    def sovits(self, path: Path) -> Callable[[np.ndarray, np.ndarray, np.ndarray], Clock]:
-        """Clocks of `decode`: codes (1, N), phones (1, X), spectrogram (1, T, bins)."""
-        config = read_config(path)
-        data, settings = config["data"], {"p_dropout": 0.0, **config["model"]}
-        settings |= {"version": config["version"], "semantic_frame_rate": "25hz"}
-        bins = data["filter_length"] // 2 + 1
-        model = self._filled(path, lambda: self.synthesizer(bins, 32, **settings), training=("enc_q.", "quantizer."))
+    def steps(self, path: Path, given: Request, tokens: int) -> Clock:
+        """`tokens` − 1 steps of a GPT behind its first token; it must make as many tokens as ours."""
+        return self._model_clock("steps", path, _plain(given), tokens)
 
-        def clock(codes: np.ndarray, phones: np.ndarray, spectrogram: np.ndarray) -> Clock:
-            heard = self.tensor(spectrogram.transpose(0, 2, 1))
-            given = self.tensor(codes[None]), self.tensor(phones)
-            return self.clock(lambda: model.decode(*given, [heard]))
+    def batch(self, path: Path, batch: Sequence[Request], tokens: int) -> Clock:
+        """A whole batch, prefill included."""
+        return self._model_clock("batch", path, [_plain(given) for given in batch], tokens)
 
-        return clock
+    def sovits(self, path: Path, codes: np.ndarray, phones: np.ndarray, spectrogram: np.ndarray) -> Clock:
+        """`decode` of codes (1, N), phones (1, X), spectrogram (1, T, bins)."""
+        return self._model_clock("sovits", path, codes, phones, spectrogram)
 
-    def cnhubert(self, path: Path) -> Callable[[np.ndarray], Clock]:
-        """Clocks of `last_hidden_state` for samples (1, n)."""
-        kinds, parametrize = _module("transformers"), self.torch.nn.utils.parametrize
+    def cnhubert(self, path: Path, samples: np.ndarray) -> Clock:
+        """`last_hidden_state` for samples (1, n)."""
+        return self._model_clock("cnhubert", path, samples)
 
-        def make() -> Any:
-            model = kinds.HubertModel(kinds.HubertConfig(**_plain(read_config(path))))
-            conv = model.encoder.pos_conv_embed.conv
-            if parametrize.is_parametrized(conv, "weight"):
-                parametrize.remove_parametrizations(conv, "weight")
-            return model
-
-        model = self._filled(path, make, training=("masked_spec_embed",))
-        return lambda samples: self._encoder(model, samples)
-
-    def roberta(self, path: Path) -> Callable[[np.ndarray], Clock]:
-        """Clocks of the hidden state that is used, for token ids (1, T)."""
-        kinds = _module("transformers")
-        names = _names(path)
-        layers = len({name.split(".")[3] for name in names if name.startswith("bert.encoder.layer.")})
-        config = kinds.BertConfig(**{**_plain(read_config(path)), "num_hidden_layers": layers})
-        make = kinds.BertModel
-        model = self._filled(path, lambda: make(config, add_pooling_layer=False), prefix="bert.")
-        return lambda ids: self._encoder(model, ids)
+    def roberta(self, path: Path, ids: np.ndarray) -> Clock:
+        """The hidden state that is used, for token ids (1, T)."""
+        return self._model_clock("roberta", path, ids)
 
     def attention(self, arrays: Sequence[np.ndarray], times: int) -> Clock:
         """Of queries, keys, values (1, heads, T, width)."""
-        given = [self.tensor(x) for x in arrays]
-        return self.clock(lambda: self.torch.nn.functional.scaled_dot_product_attention(*given), times)
+        return self._clock("attention", arrays, times)
 
     def concatenation(self, shape: Sequence[int], positions: int) -> Clock:
-        """Keys and values (1, heads, 1, width) as the reference keeps them: (1, T, heads · width)."""
-        row = self.tensor(np.ones((1, 1, shape[1] * shape[3]), np.float32))
-
-        def work() -> None:
-            keys = values = row[:, :0]
-            for _ in range(positions):
-                keys, values = self.torch.cat([keys, row], dim=1), self.torch.cat([values, row], dim=1)
-
-        return self.clock(work)
+        """Keys and values (1, heads, 1, width), position by position."""
+        return self._clock("concatenation", shape, positions)
 
     def convolution(self, x: np.ndarray, out: int, kernel: int, dilation: int) -> Clock:
         """(1, T, in) → (1, T, out)."""
-        functions, given = self.torch.nn.functional, self.tensor(x.transpose(0, 2, 1))
-        weight, bias = (
-            self.tensor(np.ones((out, x.shape[2], kernel), np.float32)),
-            self.tensor(np.ones(out, np.float32)),
-        )
-        padding = dilation * (kernel - 1) // 2
-        return self.clock(lambda: functions.conv1d(given, weight, bias, 1, padding, dilation))
+        return self._clock("convolution", x, out, kernel, dilation)
 
     def transposed(self, x: np.ndarray, out: int, kernel: int, stride: int, padding: int) -> Clock:
         """(1, T, in) → (1, T · stride, out)."""
-        functions, given = self.torch.nn.functional, self.tensor(x.transpose(0, 2, 1))
-        weight, bias = (
-            self.tensor(np.ones((x.shape[2], out, kernel), np.float32)),
-            self.tensor(np.ones(out, np.float32)),
-        )
-        return self.clock(lambda: functions.conv_transpose1d(given, weight, bias, stride, padding))
+        return self._clock("transposed", x, out, kernel, stride, padding)
 
     def sampling(self, logits: np.ndarray, before: np.ndarray, times: int) -> Clock:
-        """Logits (1, vocab), which it penalises in place, and the tokens so far (1, n)."""
-        given, tokens = self.tensor(logits), self.tensor(before)
-        return self.clock(lambda: self.sample(given, tokens, **SAMPLING), times)
+        """Logits (1, vocab), and the tokens so far (1, n)."""
+        return self._clock("sampling", logits, before, times)
 
-    def tensor(self, values: np.ndarray) -> Any:
-        """On the device; floating-point numbers in the type to compute in."""
-        found = self.torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
-        return found.to(self.dtype) if found.is_floating_point() else found.long()
-
-    def clock(self, work: Callable[[], Any], times: int = 1) -> Clock:
-        """A clock around work, which runs until the device is done."""
-
-        def clock() -> float:
-            with self.quiet():
-                start = time.perf_counter()
-                for _ in range(times):
-                    work()
-                    self.wait()
-                return (time.perf_counter() - start) / times
-
-        return clock
-
-    @contextlib.contextmanager
-    def quiet(self) -> Iterator[None]:
-        """Without gradients, and without what the reference prints; the device is done with earlier work."""
-        self.wait()
-        with self.torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):
-            yield
-
-    def wait(self) -> None:
-        """Until the device is done."""
-        if self.device != "cpu":
-            getattr(self.torch, self.device).synchronize()
-
-    def _encoder(self, model: Any, values: np.ndarray) -> Clock:
-        given = self.tensor(values)
-        return self.clock(lambda: model(given).last_hidden_state)
-
-    def _filled(self, path: Path, make: Callable[[], Any], training: tuple[str, ...] = (), prefix: str = "") -> Any:
-        """The model that `make` builds, with the weights of a converted file; `training` names what may be missing."""
-        if read_config(path).get("quantization"):
+    def _model_clock(self, work: str, path: Path, *given: Any) -> Clock:
+        config = read_config(path)
+        if config.get("quantization"):
             raise BenchmarkError(
                 f"{path} is quantized, which the reference cannot be: measure the voice it was made of"
             )
-        load_file = _module("safetensors.torch").load_file
-        state = {name.removeprefix(prefix): tensor.float() for name, tensor in load_file(str(path)).items()}
+        return self._clock(work, path, config, *given)
+
+    def _clock(self, work: str, *given: Any) -> Clock:
+        number = self._ask("make", work, *given)
+        return lambda: self._ask("run", number)
+
+    def _ask(self, command: str, *given: Any) -> Any:
+        """What `worker.Worker` answers to a command; an error that it answers is raised here."""
         try:
-            with self.quiet():
-                model = make()
-                _normed(self.torch, model, state)
-                left = model.load_state_dict(state, strict=False)
-        except (RuntimeError, TypeError) as error:
-            line = " ".join(str(error).split())[:200]
+            self._pipe.send((command, given))
+            answer = self._pipe.recv()
+        except (EOFError, OSError):
+            status = self._process.wait()
             raise BenchmarkError(
-                f"the reference cannot load {path.name} ({line}): its sizes are hard-wired, so measure an official"
-                " voice or --random v2"
+                f"the reference's process ended (status {status}): what it printed may say why"
             ) from None
-        missing = [name for name in left.missing_keys if not name.startswith(training)]
-        if missing or left.unexpected_keys:
-            names = ", ".join([*missing, *left.unexpected_keys][:3])
-            raise BenchmarkError(f"the reference has other tensors than {path}: {names}")
-        return model.to(self.device).to(self.dtype).eval()
+        if isinstance(answer, BenchmarkError):
+            raise answer
+        return answer
 
 
-class ReferenceGPT:
-    """Clocks of the reference's GPT, which must make as many tokens as ours."""
-
-    def __init__(self, reference: Reference, model: Any):
-        self.reference, self.model = reference, model
-
-    def first_token(self, given: Request) -> Clock:
-        """Prefill and the first draw."""
-        return self.reference.clock(lambda: next(self._chunks(given, 2)))
-
-    def steps(self, given: Request, tokens: int) -> Clock:
-        """Time from the first token to the last, in the loop that `infer_panel` runs: `tokens` − 1 steps."""
-        reference = self.reference
-
-        def clock() -> float:
-            with reference.quiet():
-                chunks = self._chunks(given, tokens)
-                made = next(chunks)
-                reference.wait()
-                start = time.perf_counter()
-                made += sum(chunks)
-                reference.wait()
-                seconds = time.perf_counter() - start
-            check_tokens(made, tokens)
-            return seconds
-
-        return clock
-
-    def batch(self, batch: Sequence[Request], tokens: int) -> Clock:
-        """Time of a whole batch, prefill included, in `infer_panel_batch_infer`."""
-        inputs = [self._inputs(request) for request in batch]
-        phones, prompts, bert = ([entry[i][0] for entry in inputs] for i in range(3))
-        torch = self.reference.torch
-        lengths = self.reference.tensor(np.array([len(request.phones) for request in batch]))
-        prompt, rows = torch.stack(prompts), []
-
-        def work() -> None:
-            rows[:] = self.model.infer_panel_batch_infer(
-                phones, lengths, prompt, bert, early_stop_num=tokens - 1, **SAMPLING
-            )[0]
-
-        def clock() -> float:
-            seconds = self.reference.clock(work)()
-            # it drops the last token of a row that was cut off
-            check_tokens(sum(len(row) - prompt.shape[1] + 1 for row in rows), len(batch) * tokens)
-            return seconds
-
-        return clock
-
-    def _chunks(self, given: Request, tokens: int) -> Iterator[int]:
-        """Decode, yielding the number of new tokens after each step."""
-        phones, prompt, bert = self._inputs(given)
-        length = self.reference.tensor(np.array([phones.shape[1]]))
-        chunks = self.model.infer_panel_naive(
-            phones, length, prompt, bert, early_stop_num=tokens - 1, streaming_mode=True, chunk_length=1, **SAMPLING
-        )
-        for made, _ in chunks:
-            yield made.shape[1]
-
-    def _inputs(self, given: Request) -> tuple[Any, Any, Any]:
-        """Phones (1, X), prompt (1, P), features (1, width, X)."""
-        tensor = self.reference.tensor
-        phones, prompt = (tensor(np.array([ids])) for ids in (given.phones, given.prompt))
-        return phones, prompt, tensor(np.array(given.bert).T[None])
-
-
-def _module(name: str) -> Any:
-    """Raises `BenchmarkError` where it, or what it imports, is not installed."""
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as missing:
-        raise BenchmarkError(
-            f"the reference needs {missing.name}, which is not installed: pip install {missing.name}"
-        ) from None
-
-
-def _stand_in(name: str, member: str) -> None:
-    """A module that is only imported."""
-    *parents, _ = name.split(".")
-    for module in (*parents, name):
-        sys.modules.setdefault(module, types.ModuleType(module))
-    setattr(sys.modules[name], member, lambda *_, **__: None)
-
-
-def _normed(torch: Any, model: Any, state: dict[str, Any]) -> None:
-    """Split weights as the model's weight norm has them: direction v and magnitude g = ‖v‖, so that g · v / ‖v‖ = v."""
-    for name in [name for name, _ in model.named_parameters() if name.endswith(".weight_g")]:
-        stem = name.removesuffix("_g")
-        if stem in state:
-            weight = state.pop(stem)
-            state[stem + "_v"] = weight
-            state[name] = torch.linalg.vector_norm(weight.flatten(1), dim=1).reshape(-1, *[1] * (weight.dim() - 1))
-
-
-def _names(path: Path) -> list[str]:
-    with safe_open(path, framework="np") as file:
-        return list(file.keys())
-
-
-def _plain(config: dict[str, Any]) -> dict[str, Any]:
-    """An encoder's configuration without what conversion adds."""
-    return {name: value for name, value in config.items() if name not in ("dtype", "quantization", "model_type")}
+def _plain(given: Request) -> tuple[list[int], list[int], np.ndarray]:
+    """A decode's input without MLX."""
+    return list(given.phones), list(given.prompt), np.array(given.bert)

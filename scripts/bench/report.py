@@ -45,10 +45,7 @@ def versions(reference: Reference | None) -> dict[str, str]:
     found["numpy"] = importlib.metadata.version("numpy")
     if backend() == "cpu" and blas_library():
         found["blas"] = Path(blas_library()).name
-    if reference:
-        found["torch"] = f"{reference.torch.__version__} on {reference.device}"
-        found["torch threads"] = str(reference.torch.get_num_threads())
-    return found
+    return found | (reference.versions if reference else {})
 
 
 def _processor() -> str:

@@ -82,7 +82,6 @@ def roberta(bench: Workbench, reference: Reference | None) -> Iterator[Case]:
     if path is None:
         raise Absent(f"the voice {bench.folder.name} was trained without RoBERTa")
     model = bench.character_encoder(path).model
-    theirs = reference.roberta(path) if reference else None
     for characters in CHARACTERS:
         # [CLS] and [SEP] stand around them
         ids = bench.random.integers(100, model.words.weight.shape[0], (1, characters + 2))
@@ -91,7 +90,7 @@ def roberta(bench: Workbench, reference: Reference | None) -> Iterator[Case]:
             "roberta",
             f"{characters} characters",
             timed(lambda given=given: model(given)),
-            theirs and theirs(ids),
+            reference and reference.roberta(path, ids),
             length=characters,
             profiled=characters == CHARACTERS[0],
         )
@@ -102,7 +101,6 @@ def cnhubert(bench: Workbench, reference: Reference | None) -> Iterator[Case]:
     if path is None:
         raise Absent(f"the voice {bench.folder.name} was trained without CNHubert")
     model = bench.speech_encoder(path).model
-    theirs = reference.cnhubert(path) if reference else None
     for seconds in RECORDINGS:
         heard = np.pad(bench.recording(seconds, ENCODER_RATE), (0, APPENDED_SILENCE))[None]
         given = mx.array(heard)
@@ -110,7 +108,7 @@ def cnhubert(bench: Workbench, reference: Reference | None) -> Iterator[Case]:
             "cnhubert",
             f"{seconds} s of audio",
             timed(lambda given=given: model(given)),
-            theirs and theirs(heard),
+            reference and reference.cnhubert(path, heard),
             length=seconds,
             profiled=seconds == RECORDINGS[0],
         )
@@ -131,14 +129,14 @@ def request(bench: Workbench, model: TextToSemantic, phones: int, prompt: int, r
 def prefill(bench: Workbench, reference: Reference | None) -> Iterator[Case]:
     """Up to the first token that is drawn."""
     model = bench.gpt()
-    theirs = reference.gpt(bench.endless_gpt_path) if reference else None
+    path = bench.endless_gpt_path
     for phones in (phones for _, phones in SERIES):
         given = request(bench, model, phones, PROMPT)
         yield Case(
             "prefill",
             f"{phones} phones, {PROMPT} prompt tokens",
             timed(first_token(model, given)),
-            theirs and theirs.first_token(given),
+            reference and reference.first_token(path, given),
             length=phones,
             profiled=phones == SERIES[-1][1],
         )
@@ -162,7 +160,7 @@ def first_token(model: TextToSemantic, given: Request) -> Callable[[], object]:
 def decode(bench: Workbench, reference: Reference | None) -> Iterator[Case]:
     """Steps behind the prefill (the reference's: behind the first token), alone and late; then batches as a whole."""
     model = bench.gpt()
-    theirs = reference.gpt(bench.endless_gpt_path) if reference else None
+    path = bench.endless_gpt_path
     late = (LATE_TOKENS, SERIES[1][1], LATE - LATE_TOKENS - SERIES[1][1])
     for tokens, phones, prompt in [*((*entry, PROMPT) for entry in SERIES), late]:
         given = request(bench, model, phones, prompt)
@@ -171,7 +169,7 @@ def decode(bench: Workbench, reference: Reference | None) -> Iterator[Case]:
             "decode",
             name if prompt == PROMPT else f"{tokens} tokens up to position {LATE}",
             steps_clock(model, given, tokens),
-            theirs and theirs.steps(given, tokens),
+            reference and reference.steps(path, given, tokens),
             tokens=tokens,
             length=tokens if prompt == PROMPT else 0,
             profiled=tokens == SERIES[0][0],
@@ -183,7 +181,7 @@ def decode(bench: Workbench, reference: Reference | None) -> Iterator[Case]:
             "decode",
             f"{rows} rows of {tokens} tokens, prefill included",
             batch_clock(model, batch, tokens),
-            theirs and theirs.batch(batch, tokens),
+            reference and reference.batch(path, batch, tokens),
             tokens=rows * tokens,
         )
 
@@ -220,7 +218,6 @@ def batch_clock(model: TextToSemantic, batch: Sequence[Request], tokens: int) ->
 def sovits(bench: Workbench, reference: Reference | None) -> Iterator[Case]:
     """The style of a reference's spectrogram and the audio, as the reference computes both at every call."""
     model = bench.sovits()
-    theirs = reference.sovits(bench.sovits_path) if reference else None
     config = model.config
     heard = bench.recording(STYLE_SECONDS, config.sampling_rate)
     spectrogram = audio.spectrogram(mx.array(heard), config.filter_length, config.hop_length)
@@ -238,7 +235,7 @@ def sovits(bench: Workbench, reference: Reference | None) -> Iterator[Case]:
             "sovits",
             f"{tokens} tokens",
             timed(work),
-            theirs and theirs(codes, said, np.array(spectrogram)),
+            reference and reference.sovits(bench.sovits_path, codes, said, np.array(spectrogram)),
             audio=lambda tokens=tokens: tokens * 2 * config.samples_per_frame / config.sampling_rate,
             length=tokens,
             profiled=tokens == SERIES[1][0],
