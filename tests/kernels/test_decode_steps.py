@@ -7,51 +7,17 @@ import numpy as np
 import pytest
 
 from gpt_sovits_mlx.batch import STEPS, Request, kernel_rows
-from gpt_sovits_mlx.convert.gpt import gpt_tensors
 from gpt_sovits_mlx.generation import decode_steps, generate
 from gpt_sovits_mlx.kernels.decode_steps import Draw
-from gpt_sovits_mlx.layers.weights import Weights
 from gpt_sovits_mlx.models.cache import KVCache
-from gpt_sovits_mlx.models.t2s import T2SConfig, T2SState, TextToSemantic
-from gpt_sovits_mlx.quantization import Quantization, quantized
+from gpt_sovits_mlx.models.t2s import T2SState, TextToSemantic
 from gpt_sovits_mlx.runtime import backend
 from gpt_sovits_mlx.sampling import MIN_TOKENS, NoiseStream, Sampling, sample
+from random_gpt import ODD, OFFICIAL, SHALLOW, SMALL, models
 
 pytestmark = pytest.mark.skipif(backend() != "cuda", reason="there is no CUDA device")
 
-OFFICIAL = {"hidden_dim": 512, "n_layer": 24, "head": 16}
-SHALLOW = {**OFFICIAL, "n_layer": 4}
-SMALL = {"hidden_dim": 256, "n_layer": 3, "head": 8}
-ODD = {"hidden_dim": 192, "n_layer": 5, "head": 3}
 PROMPTS = (9, 30, 0, 17, 4, 25, 12, 8)
-
-
-def tensors(sizes: dict[str, int]) -> tuple[T2SConfig, dict[str, np.ndarray]]:
-    config = T2SConfig(**sizes, vocab_size=1025, phoneme_vocab_size=732, EOS=1024)
-    random = np.random.default_rng(7)
-    made = {}
-    for name, shape in gpt_tensors(vars(config), 4 * config.hidden_dim, 1024).items():
-        scale = 0.3 if len(shape) == 1 else 1.5 * shape[-1] ** -0.5
-        made[name] = (scale * random.standard_normal(shape, np.float32)).astype(np.float16).astype(np.float32)
-        if "norm" in name and name.endswith("weight"):
-            made[name] += 1
-        if name.endswith("alpha"):
-            made[name][:] = 1
-    return config, made
-
-
-def models(sizes: dict[str, int], dtype: mx.Dtype, bits: int = 0) -> tuple[TextToSemantic, TextToSemantic]:
-    """The model in `dtype`, and in float32 with the very same numbers, without its kernel."""
-    config, made = tensors(sizes)
-    how = Quantization(bits, 64) if bits else None
-    made, _ = quantized(made, how)
-    arrays = {name: mx.array(value) for name, value in made.items()}
-    # all that is not packed, in numbers of the type
-    arrays = {name: x if x.dtype == mx.uint32 else x.astype(dtype) for name, x in arrays.items()}
-    model = TextToSemantic(config, Weights(dict(arrays), "test", dtype, how))
-    plain = TextToSemantic(config, Weights(dict(arrays), "test", mx.float32, how))
-    plain.kernel = None
-    return model, plain
 
 
 class RoundedCache(KVCache):

@@ -54,7 +54,8 @@ def test_softmax_of_far_apart_numbers():
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding", "dilation", "groups", "time"),
     [(3, 2, 0, 1, 1, 20), (3, 2, 0, 1, 1, 21), (2, 2, 0, 1, 1, 21), (10, 5, 0, 1, 1, 53), (7, 1, 9, 3, 1, 30),
-     (128, 1, 64, 1, 4, 30), (5, 1, 2, 1, 2, 30), (3, 3, 1, 2, 1, 30), (4, 6, 0, 1, 1, 30)],
+     (128, 1, 64, 1, 4, 30), (5, 1, 2, 1, 2, 30), (3, 3, 1, 2, 1, 30), (4, 6, 0, 1, 1, 30),
+     (7, 1, 3, 1, 1, 30), (7, 1, 3, 1, 1, 31), (8, 1, 0, 1, 1, 31), (11, 1, 5, 1, 1, 4)],
 )  # fmt: skip
 def test_convolutions(batch, kernel, stride, padding, dilation, groups, time):
     random = np.random.default_rng(kernel)

@@ -8,7 +8,7 @@ import pytest
 
 from gpt_sovits_mlx import audio
 from gpt_sovits_mlx.convert import convert_sovits
-from gpt_sovits_mlx.models.sovits import SoVITS
+from gpt_sovits_mlx.models.sovits import SoVITS, synthesizer
 from gpt_sovits_mlx.runtime import backend
 
 
@@ -59,9 +59,11 @@ def test_rows_of_a_batch_do_not_touch_each_other(case):
     assert np.abs(np.array(together) - np.array(mx.concatenate(alone))).max() < 1e-5
 
 
+@pytest.mark.parametrize("window", [480, 7])
 @pytest.mark.parametrize("pads", [False, True])
-def test_rows_of_other_lengths_sound_as_they_do_alone(case, pads, monkeypatch):
-    """Padding to a common length, and to one of few as on CUDA, changes nothing before a row's end."""
+def test_rows_of_other_lengths_sound_as_they_do_alone(case, pads, window, monkeypatch):
+    """Padding to a common length, and to one of few as on CUDA, changes nothing before a row's end; nor does it that
+    the samples of a long sentence are made piece by piece."""
     model, data, style, _ = case
     codes, phones = data["codes"][0].astype(np.int32), data["phones"].astype(np.int32)
     lengths, phone_lengths = [codes.shape[1], 9, 1], [3, phones.shape[1], 5]
@@ -72,6 +74,7 @@ def test_rows_of_other_lengths_sound_as_they_do_alone(case, pads, monkeypatch):
     ]
     mx.eval(alone)
     monkeypatch.setattr(model, "pads", pads)
+    monkeypatch.setattr(synthesizer, "WINDOW", window)
     rows = [mx.array(np.repeat(ids, 3, axis=0)) for ids in (codes, phones)]
     together = model.decode(*rows, style, noise=noise, lengths=lengths, phone_lengths=phone_lengths)
     assert together.shape == (3, alone[0].shape[1])

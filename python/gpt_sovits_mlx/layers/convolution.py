@@ -13,6 +13,9 @@ from .weights import Scope
 
 RUN = 16
 """Taps that a grouped convolution on a CPU takes at once."""
+PAIRED_KERNEL, PAIRED_CHANNELS = 7, 128
+"""A convolution with as long a kernel and as few channels makes two frames at once on a CPU: BLAS is that much faster
+with matrices twice as wide (a tenth to a quarter less time)."""
 
 
 class Conv1d:
@@ -45,10 +48,15 @@ class Conv1d:
             # (runs, groups, taps of a run · in / groups, out / groups)
             weight = weight.reshape(self.kernel // self.run, groups, -1, out // groups)
         else:
-            # a row holds `stride` frames, so a tap of them, too: (taps, stride · in, out)
-            self.form, self.taps = self._sum_of_taps, -(-self.kernel // stride)
-            weight = mx.pad(weight.transpose(2, 1, 0), [(0, self.taps * stride - self.kernel), (0, 0), (0, 0)])
-            weight = weight.reshape(self.taps, -1, out)
+            paired = stride == dilation == 1 and self.kernel >= PAIRED_KERNEL and out <= PAIRED_CHANNELS
+            # rows of `row` frames give `made` frames each
+            self.form, self.made, self.row = self._sum_of_taps, 1 + paired, stride + paired
+            self.taps = -(-(self.kernel + self.made - 1) // self.row)
+            weight = weight.transpose(2, 1, 0)
+            spare = self.taps * self.row - self.kernel
+            shifted = [mx.pad(weight, [(by, spare - by), (0, 0), (0, 0)]) for by in range(self.made)]
+            # (taps, row · in, made · out)
+            weight = mx.stack(shifted, axis=2).reshape(self.taps, -1, self.made * out)
         self.weight = scope.keep(weight)
         self.bias = scope.tensor("bias", out) if bias else None
 
@@ -84,28 +92,31 @@ class Conv1d:
     def _sum_of_taps(self, x: mx.array) -> mx.array:
         """Σ over taps of (shifted input) @ (tap), all rows of the batch laid end to end as one long signal."""
         count = (x.shape[1] + 2 * self.padding - self.dilation * (self.kernel - 1) - 1) // self.stride + 1
-        end = -(x.shape[1] + 2 * self.padding) % self.stride
+        end = -(x.shape[1] + 2 * self.padding) % self.row
+        if self.made > 1:
+            end = (-(-count // self.made) + self.taps - 1) * self.row - x.shape[1] - 2 * self.padding
         x = mx.pad(x, [(0, 0), (self.padding, self.padding + end), (0, 0)]) if self.padding or end else x
         batch, padded, channels = x.shape
-        padded //= self.stride
-        flat = x.reshape(batch * padded, self.stride * channels)
+        padded //= self.row
+        flat = x.reshape(batch * padded, self.row * channels)
         span = self.dilation * (self.taps - 1)
         rows = batch * padded - span
+        bias = None if self.bias is None else mx.tile(self.bias, self.made)
         out = None
         for tap in range(self.taps):
             shifted, weight = flat[tap * self.dilation : tap * self.dilation + rows], self.weight[tap]
-            if (tap + 1) * self.stride > self.kernel:  # the last one ends within a row
-                width = (self.kernel - tap * self.stride) * channels
+            if self.made == 1 and (tap + 1) * self.row > self.kernel:  # the last one ends within a row
+                width = (self.kernel - tap * self.row) * channels
                 shifted, weight = shifted[:, :width], weight[:width]
             if out is None:
-                out = shifted @ weight if self.bias is None else mx.addmm(self.bias, shifted, weight)
+                out = shifted @ weight if bias is None else mx.addmm(bias, shifted, weight)
             else:
                 out = mx.addmm(out, shifted, weight)
         assert out is not None
-        if batch == 1:
-            return out[None, :count]
-        # rows that mix two neighbours fall into the last `span` places of each stretch and are cut off
-        return mx.pad(out, [(0, span), (0, 0)]).reshape(batch, padded, -1)[:, :count]
+        if batch > 1:
+            # rows that mix two neighbours fall into the last `span` places of each stretch and are cut off
+            out = mx.pad(out, [(0, span), (0, 0)]).reshape(batch, padded, -1)[:, : padded - span]
+        return out.reshape(batch, (padded - span) * self.made, -1)[:, :count]
 
 
 class NormalisedConv1d:

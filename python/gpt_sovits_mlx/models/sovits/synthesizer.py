@@ -21,6 +21,8 @@ from .text_encoder import TextEncoder
 
 NOISE_SCALE = 0.5
 """Deviation of the latent's noise in the reference's decoder."""
+WINDOW = 480
+"""Frames whose samples are made at once, 9.6 s: a longer sentence takes no more memory."""
 
 
 @dataclass(frozen=True)
@@ -172,10 +174,28 @@ class SoVITS:
         A frame's samples depend on the frames within `reach` of it. `lengths` are those of rows shorter than T.
         """
         style, frames, mask = style.astype(z.dtype), z.shape[1], None
+        x = z
         if self.pads or lengths:
-            z, mask = self._padded(z, lengths)
-        audio = self.generator(self.flow.inverse(z, style, mask), style, mask)
-        return audio[:, : frames * self.config.samples_per_frame].astype(mx.float32)
+            x, mask = self._padded(x, lengths)
+        x = self.flow.inverse(x, style, mask)[:, :frames]
+        step = -(-frames // -(-frames // WINDOW))
+        parts = []
+        for first in range(0, frames, step):
+            parts.append(self._generated(x, style, lengths, first, min(first + step, frames)))
+            if step < frames:
+                mx.eval(parts[-1])
+        return mx.concatenate(parts, axis=1)
+
+    def _generated(
+        self, x: mx.array, style: mx.array, lengths: Sequence[int] | None, first: int, last: int
+    ) -> mx.array:
+        """The samples of the frames from `first` to `last`, made of those that they depend on."""
+        low, high = max(0, first - self.generator.reach), min(x.shape[1], last + self.generator.reach)
+        piece, mask = x[:, low:high], None
+        if self.pads or lengths:
+            piece, mask = self._padded(piece, lengths and [min(max(n - low, 0), high - low) for n in lengths])
+        hop = self.config.samples_per_frame
+        return self.generator(piece, style, mask)[:, (first - low) * hop : (last - low) * hop].astype(mx.float32)
 
     def _padded(self, x: mx.array, lengths: Sequence[int] | None) -> tuple[mx.array, mx.array]:
         """(B, T, …) with zeros up to a length that many have, and what is 1 up to each row's own: (B, T', 1)."""
