@@ -21,6 +21,7 @@ LAYERS = [
     {"script"},
     {"voice", "result"},
     {"generation", "encoders"},
+    {"speculation"},
     {"batch"},
     {"models", "sampling"},
     {"layers", "kernels"},

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from gpt_sovits_mlx.choices import Choices, trying
-from gpt_sovits_mlx.layers import activation, linear
+from gpt_sovits_mlx.layers import activation, attention, linear
 from gpt_sovits_mlx.layers.activation import gelu, sigmoid, softmax, tanh
+from gpt_sovits_mlx.layers.attention import dot_product
 from gpt_sovits_mlx.layers.convolution import Conv1d, NormalisedConv1d
 from gpt_sovits_mlx.layers.linear import Linear
 from gpt_sovits_mlx.layers.weights import Weights
@@ -18,7 +19,7 @@ from gpt_sovits_mlx.layers.weights import Weights
 
 @pytest.fixture(autouse=True)
 def on_cpu(monkeypatch):
-    for module in (activation, linear):
+    for module in (activation, attention, linear):
         monkeypatch.setattr(module, "backend", lambda: "cpu")
     with trying(Choices("taps", "phases", fused=False, padded=False)):
         yield
@@ -48,6 +49,15 @@ def test_softmax_of_far_apart_numbers():
     x[0, 0, 1:] = -np.inf
     shifted = np.exp(x.astype(np.float64) - x.max(-1, keepdims=True))
     assert np.abs(np.array(softmax(mx.array(x))) - shifted / shifted.sum(-1, keepdims=True)).max() < 1e-6
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention(masked):
+    mx.random.seed(1)
+    q, k, v = (3 * mx.random.normal((2, 4, n, 8)) for n in (5, 9, 9))
+    mask = mx.arange(9) <= mx.arange(4, 9)[:, None] if masked else None
+    expected = mx.fast.scaled_dot_product_attention(q, k, v, scale=0.3, mask=mask)
+    assert np.abs(np.array(dot_product(q, k, v, 0.3, mask) - expected)).max() < 1e-5
 
 
 @pytest.mark.parametrize("batch", [1, 2])
@@ -83,12 +93,12 @@ def test_statistics_of_a_normalised_convolution_come_from_its_input(batch):
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("sizes", [(1024, 512), (1025, 512), (30, 16)])
-def test_a_single_row_by_blocks(sizes, bias):
+def test_a_few_rows_by_blocks(sizes, bias):
     random = np.random.default_rng(2)
     weight, shift = random.standard_normal(sizes), random.standard_normal(sizes[0])
     [scope] = scopes("", weight=weight, **({"bias": shift} if bias else {}))
     layer = Linear(scope, bias)
-    for lead in ((1,), (1, 1), (2, 1)):
+    for lead in ((1,), (1, 1), (2, 1), (1, 3), (4, 1), (5, 1)):
         x = random.standard_normal((*lead, sizes[1])).astype(np.float32)
         expected = x @ weight.T + (shift if bias else 0)
         found = np.array(layer(mx.array(x)))

@@ -30,9 +30,13 @@ def attend(q: mx.array, k: mx.array, v: mx.array, heads: int, scale: float, mask
 
 
 def dot_product(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.array | None = None) -> mx.array:
-    """Scaled dot-product attention of (B, heads, T, D) queries over (B, heads, S, D) keys and values."""
-    if backend() == "cpu" and mask is None:  # MLX's own takes its slow softmax
-        return softmax((q * scale) @ k.swapaxes(-1, -2)) @ v
+    """Scaled dot-product attention of (B, heads, T, D) queries over (B, heads, S, D) keys and values.
+
+    `mask` is true where a query may look; each may look somewhere.
+    """
+    if backend() == "cpu" and q.dtype == mx.float32:  # MLX's own takes its slow softmax
+        scores = (q * scale) @ k.swapaxes(-1, -2)
+        return softmax(scores if mask is None else mx.where(mask, scores, -mx.inf)) @ v
     return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
 
 

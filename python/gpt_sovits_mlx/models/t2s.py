@@ -22,6 +22,7 @@ from ..layers.weights import Scope, Weights
 from ..runtime import backend
 from .cache import KVCache
 from .decode_kernel import decode_kernel
+from .draft import RecurrentDraft
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,12 @@ class T2SState:
     def length(self) -> int:
         return self.caches[0].length
 
+    def drop(self, count: int) -> None:
+        """Take back the newest `count` tokens of every row."""
+        for cache in self.caches:
+            cache.length -= count
+        self.positions = [p - count for p in self.positions]
+
     def select(self, rows: Sequence[int]) -> None:
         """Keep only these rows of the batch."""
         index = mx.array(list(rows))
@@ -175,10 +182,12 @@ class TextToSemantic:
 
     Attributes:
         kernel: decodes several steps at once where MLX computes on CUDA; `None` elsewhere.
+        draft: guesses tokens for `decode_block` to verify; `None` where there is none for these weights.
     """
 
-    def __init__(self, config: T2SConfig, weights: Weights):
+    def __init__(self, config: T2SConfig, weights: Weights, draft: RecurrentDraft | None = None):
         self.config = config
+        self.draft = draft
         root = weights.scope()
         width = config.hidden_dim
         self.bert_projection = Linear(root / "bert_proj")
@@ -255,6 +264,17 @@ class TextToSemantic:
         for layer, cache in zip(self.layers, state.caches, strict=True):
             x = layer(x, cache, mask)
         return self.logits(x[:, 0])
+
+    def decode_block(self, tokens: mx.array, state: T2SState) -> tuple[mx.array, mx.array]:
+        """The newest tokens (n,) of a single row → their hidden states (n, hidden), and the logits (n, vocab)."""
+        count = len(tokens)
+        x = self.audio_positions(self.audio_embedding(tokens[None]), state.positions[0])
+        slots = mx.arange(state.length + count)
+        mask = None if count == 1 else slots <= slots[state.length :, None]
+        state.positions = [state.positions[0] + count]
+        for layer, cache in zip(self.layers, state.caches, strict=True):
+            x = layer(x, cache, mask)
+        return x[0], self.logits(x[0])
 
     def logits(self, hidden: mx.array) -> mx.array:
         return self.predict(hidden.astype(mx.float32))
