@@ -33,7 +33,7 @@ def engine(tmp_path_factory):
 def test_sizes():
     files = [path for path in shipped_voices().rglob("*") if path.is_file()]
     assert max(path.stat().st_size for path in files) <= 15e6
-    assert sum(path.stat().st_size for path in files) <= 32e6
+    assert sum(path.stat().st_size for path in files) <= 30e6
 
 
 @pytest.mark.parametrize("name", VOICES)

@@ -27,7 +27,7 @@ GREEDY = Sampling(top_k=1, repetition_penalty=1.0)
 
 def draft_shapes(width: int, inner: int, vocabulary: int) -> dict[str, tuple[int, ...]]:
     return {
-        "embedding.weight": (vocabulary, width),
+        "tokens.weight": (vocabulary, width),
         "linear1.weight": (inner, 2 * width),
         "linear1.bias": (inner,),
         "linear2.weight": (width, inner),
@@ -167,7 +167,7 @@ def test_a_draft_that_does_not_fit_is_refused(small_gpt):
     write_draft(small_gpt, sha256="0" * 64)
     refused("another GPT (000000000000…)", file_sha256(small_gpt)[:12])
     write_draft(small_gpt, width=16)
-    refused("embedding.weight", "1025×16", "1025×32")
+    refused("tokens.weight", "1025×16", "1025×32")
     path.write_bytes(b"no weights")
     refused("not a safetensors file")
     path.with_name("draft_config.json").write_text(json.dumps(["?"]))

@@ -28,10 +28,13 @@ class RecurrentDraft:
 
     def __init__(self, weights: Weights, width: int, vocabulary: int):
         root = weights.scope()
-        embedding = root.raw("embedding.weight", vocabulary, width)
-        inner, bias = root.raw("linear1.weight", None, 2 * width), root.raw("linear1.bias", None)
+        tokens = Linear(root / "tokens", bias=False, shape=(vocabulary, width))
+        linear1 = Linear(root / "linear1", shape=(None, 2 * width))
+        inner = linear1.weight
+        # a CPU unpacks what is quantized
+        assert isinstance(tokens.weight, mx.array) and isinstance(inner, mx.array) and linear1.bias is not None
         # what the embedding adds to the inner layer depends on the token alone: a table
-        self.table = root.keep(embedding @ inner[:, width:].T + bias)
+        self.table = root.keep(linear1.bias + tokens.weight @ inner[:, width:].T)
         self.inner = root.keep(inner[:, :width])
         self.outer = Linear(root / "linear2", shape=(width, inner.shape[0]))
         self.norm = LayerNorm(root / "norm")
