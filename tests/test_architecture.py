@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "python" / "gpt_sovits_mlx"
 # each part may import the parts of its own line and of the lines below it
 LAYERS = [
     {"cli", "__main__"},
+    {"arguments"},
     {"verify", "tune"},
     {"convert"},
     {"engine"},

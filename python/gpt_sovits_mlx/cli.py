@@ -1,5 +1,5 @@
 """The command line: `gpt-sovits-mlx "text" -o out.wav`, and the commands `voices`, `convert`, `encoders`, `phones`,
-`verify`."""
+`tune`, `verify`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
+from .arguments import add_convert, add_encoders, add_model_dir, add_phones, add_speak, add_tune, add_verify
 from .errors import GPTSoVITSError, TextError, VoiceError
-from .quantization import BITS
 from .runtime import model_home, require_mlx
-from .text import LANGUAGES, SPLIT_METHODS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,97 +57,14 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
         made[name].set_defaults(run=run)
         return made[name]
 
-    _add_speak(command("speak", speak, "speak a text (the default)"))
-    _add_model_dir(command("voices", voices, "list the voices"))
-    _add_convert(command("convert", convert, "make a voice of a .ckpt, a .pth and a recording"))
-    _add_encoders(command("encoders", encoders, "install CNHubert and RoBERTa, which official voices need"))
-    _add_phones(command("phones", phones, "show how a text is read"))
-    _add_tune(command("tune", tune, "find the vocoder's fastest form on this machine, and remember it"))
-    _add_verify(command("verify", verify, "check every stage on this machine against golden numbers"))
+    add_speak(command("speak", speak, "speak a text (the default)"))
+    add_model_dir(command("voices", voices, "list the voices"))
+    add_convert(command("convert", convert, "make a voice of a .ckpt, a .pth and a recording"))
+    add_encoders(command("encoders", encoders, "install CNHubert and RoBERTa, which official voices need"))
+    add_phones(command("phones", phones, "show how a text is read"))
+    add_tune(command("tune", tune, "find the vocoder's fastest form on this machine, and remember it"))
+    add_verify(command("verify", verify, "check every stage on this machine against golden numbers"))
     return parser, made
-
-
-def _add_model_dir(parser: argparse.ArgumentParser) -> None:
-    help = "folder of voices and encoders (default: $GPT_SOVITS_MLX_HOME, else the user's data folder)"
-    parser.add_argument("--model-dir", type=Path, help=help)
-
-
-def _add_speak(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("text", nargs="?", help="the text, or - for standard input")
-    add("-f", "--file", type=Path, help="read the text from a UTF-8 file")
-    to = parser.add_mutually_exclusive_group().add_argument
-    to("-o", "--output", type=Path, default=Path("out.wav"), help="audio to write: .wav, .flac, .ogg (out.wav)")
-    to("--stream", action="store_true", help="write a WAV to standard output while it is spoken")
-    add("-v", "--voice", default="demo", help="name of a voice, or path of its folder (demo)")
-    add("-l", "--language", choices=LANGUAGES, default="auto", help="language of the text (auto)")
-    add("--reference", type=Path, help="another recording of 3 to 10 s to imitate")
-    add("--reference-text", help="what is said in it")
-    add("--reference-language", choices=LANGUAGES, default="auto")
-    add("--auxiliary", type=Path, nargs="*", default=[], help="more recordings of that speaker")
-    add("--speed", type=float, default=1.0, help="above 1 is faster (1.0)")
-    add("--seed", type=int, help="the same seed says the same again")
-    add("--top-k", type=int)
-    add("--top-p", type=float)
-    add("--temperature", type=float)
-    add("--repetition-penalty", type=float)
-    add("--split", choices=SPLIT_METHODS, default="cut5", help="how the text is split (cut5)")
-    add("--pause", type=float, default=0.3, help="seconds of silence behind each sentence (0.3)")
-    add("--lexicon", type=Path, help="file of words with readings of your own")
-    add("--dtype", choices=("auto", "float32", "float16", "bfloat16"), default="auto")
-    add("--encoder-backend", choices=("auto", "mlx", "coreml"), default="auto", help="where RoBERTa and CNHubert run")
-    add("--json", action="store_true", help="print what was made as JSON")
-    add("-q", "--quiet", action="store_true", help="print nothing but errors")
-    _add_model_dir(parser)
-
-
-def _add_convert(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--gpt", type=Path, required=True, metavar="X.ckpt")
-    add("--sovits", type=Path, required=True, metavar="X.pth")
-    add("--reference", type=Path, required=True, metavar="RECORDING", help="3 to 10 s of the voice")
-    add("--text", required=True, help="what is said in the recording")
-    add("--language", choices=LANGUAGES, required=True, help="language of that text")
-    add("--auxiliary", type=Path, nargs="*", default=[], help="more recordings of the voice")
-    add("--name", help="name of the voice; it goes to voices/NAME in the model folder")
-    add("--output", type=Path, help="folder of the voice, instead of --name")
-    add("--dtype", choices=("float32", "float16"), help="store the weights so (default: as in the files)")
-    add("--bits", type=int, choices=BITS, help="quantize the GPT's matrices; --dtype is for all else")
-    add("--licence", default="", help="under which the voice may be used")
-    add("--card", default="", help="who speaks, where the recordings come from")
-    add("--overwrite", action="store_true", help="replace an existing voice")
-    _add_model_dir(parser)
-
-
-def _add_encoders(parser: argparse.ArgumentParser) -> None:
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--fetch", action="store_true", help="download the published ones (840 MB)")
-    source.add_argument("--from", dest="source", type=Path, metavar="FOLDER", help="GPT_SoVITS/pretrained_models")
-    parser.add_argument("--dtype", choices=("float32", "float16"))
-    parser.add_argument("--bits", type=int, choices=BITS, help="quantize the matrices; --dtype is for all else")
-    _add_model_dir(parser)
-
-
-def _add_phones(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("text", help="the text, or - to read lines from standard input")
-    add("-l", "--language", choices=LANGUAGES, default="auto")
-    add("--symbols", choices=("v1", "v2"), default="v2", help="the model version's set of symbols (v2)")
-    add("--lexicon", type=Path, help="file of words with readings of your own")
-    add("--json", action="store_true", help="print JSON (for standard input always)")
-
-
-def _add_tune(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--voice", default="demo", help="whose vocoder is measured (demo)")
-    _add_model_dir(parser)
-    parser.add_argument("--dtype", choices=("auto", "float32", "float16", "bfloat16"), default="auto")
-
-
-def _add_verify(parser: argparse.ArgumentParser) -> None:
-    from .verify import STAGES
-
-    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="only some of them")
-    _add_model_dir(parser)
 
 
 def speak(options: argparse.Namespace) -> int:

@@ -21,10 +21,9 @@ from .encoders.coreml import (
 from .encoders.mlx import MLXCharacterEncoder, MLXSpeechEncoder
 from .errors import VoiceError
 from .files import file_sha256
-from .layers.weights import open_model
-from .models.draft import FILE, draft_beside
+from .models.draft import FILE
 from .models.sovits import SoVITS
-from .models.t2s import T2SConfig, TextToSemantic
+from .models.t2s import TextToSemantic
 from .text import TextFrontend, Utterance
 from .voice import (
     Conditioning,
@@ -77,14 +76,9 @@ class ModelStore:
         return self._once(key, lambda: self._make_voice(folder, reference))
 
     def gpt(self, path: Path) -> TextToSemantic:
-        """A GPT, with the draft that lies beside it."""
-
-        def make() -> TextToSemantic:
-            config, weights = open_model(path, self.dtype)
-            sizes = T2SConfig.from_dict(config)
-            return TextToSemantic(sizes, weights, draft_beside(path, sizes.hidden_dim, sizes.vocab_size))
-
-        return self._once((path, _stamp(path), _stamp(path.with_name(FILE))), make)
+        """A GPT; that and the draft beside it are loaded again where either file changed."""
+        key = (path, _stamp(path), _stamp(path.with_name(FILE)))
+        return self._once(key, lambda: TextToSemantic.load(path, self.dtype))
 
     def sovits(self, path: Path) -> SoVITS:
         return self._of_file(path, lambda: SoVITS.load(path, self.dtype))

@@ -14,9 +14,9 @@ import soundfile
 from gpt_sovits_mlx.convert.output import write_model
 from gpt_sovits_mlx.encoders.mlx import MLXCharacterEncoder, MLXSpeechEncoder
 from gpt_sovits_mlx.engine import DTYPES, GPTSoVITSEngine, voice_roots
-from gpt_sovits_mlx.layers.weights import open_model, read_config
+from gpt_sovits_mlx.layers.weights import read_config
 from gpt_sovits_mlx.models.sovits import SoVITS
-from gpt_sovits_mlx.models.t2s import T2SConfig, TextToSemantic
+from gpt_sovits_mlx.models.t2s import TextToSemantic
 from gpt_sovits_mlx.runtime import backend
 from gpt_sovits_mlx.verify.models import golden_gpt, golden_sovits, write_encoder
 from gpt_sovits_mlx.voice import Voice, VoiceFolder, find_voice
@@ -92,8 +92,7 @@ class Workbench:
 
     def gpt(self) -> TextToSemantic:
         """The GPT that never ends a sentence."""
-        config, weights = open_model(self.endless_gpt_path, DTYPES[self.precision])
-        return TextToSemantic(T2SConfig.from_dict(config), weights)
+        return TextToSemantic.load(self.endless_gpt_path, DTYPES[self.precision])
 
     def sovits(self) -> SoVITS:
         return SoVITS.load(self.sovits_path, DTYPES[self.precision])

@@ -196,13 +196,13 @@ struct Far {
 // product after the next, so that the memory is always busy.
 template <class M, int R, int K> struct Product {
   static constexpr int PER_BLOCK = (R + BLOCKS - 1) / BLOCKS;
-  static constexpr int TILES = (PER_BLOCK + 15) / 16;
+  static constexpr int TILES = (PER_BLOCK + 15) / 16, TILE_ROWS = PER_BLOCK < 16 ? PER_BLOCK : 16;
   static constexpr bool UPPER = PER_BLOCK > 8;  // whether the upper eight rows of a tile are used
   static constexpr int HELD_ROWS = UPPER ? 16 : 8;
   static constexpr int CHUNKS = K / 32, MINE = (CHUNKS + WARPS - 1) / WARPS, BUSY = (CHUNKS + MINE - 1) / MINE;
-  static constexpr int AT_ONCE = MINE * ACROSS <= 4 ? MINE : ACROSS <= 4 ? 4 / ACROSS : 1;
+  static constexpr int AT_ONCE = MINE * ACROSS <= 4 ? MINE : 4 / ACROSS;
   static_assert(16 * ROWS <= THREADS, "a thread for each sum");
-  static constexpr int LANE = M::STOCK / 16, STOCKED = WARPS * MINE * (PER_BLOCK < 16 ? PER_BLOCK : 16) * 4 * LANE;
+  static constexpr int LANE = M::STOCK / 16, STOCKED = WARPS * MINE * TILE_ROWS * 4 * LANE;
   float4* stock;  // STOCKED of them in shared memory
   typename M::Held held[MINE][UPPER ? 2 : 1];
   float bias;  // of the sum that the thread makes
@@ -210,7 +210,7 @@ template <class M, int R, int K> struct Product {
   __device__ __forceinline__ Product(float4* stock) : stock(stock) {}
 
   __device__ __forceinline__ float4* shelf(int warp, int m, int local, int t) const {
-    return stock + (((warp * MINE + m) * (PER_BLOCK < 16 ? PER_BLOCK : 16) + local) * 4 + t) * LANE;
+    return stock + (((warp * MINE + m) * TILE_ROWS + local) * 4 + t) * LANE;
   }
 
   // The row of the matrix, and the vector, whose product the thread makes; false where it makes none.

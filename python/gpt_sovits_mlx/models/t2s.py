@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -18,11 +19,11 @@ from ..errors import WeightsError
 from ..layers.attention import dot_product, merge_heads, split_heads
 from ..layers.linear import Embedding, Linear
 from ..layers.normalisation import LayerNorm
-from ..layers.weights import Scope, Weights
+from ..layers.weights import Scope, Weights, open_model
 from ..runtime import backend
 from .cache import KVCache
 from .decode_kernel import decode_kernel
-from .draft import RecurrentDraft
+from .draft import RecurrentDraft, draft_beside
 
 
 @dataclass(frozen=True)
@@ -203,6 +204,13 @@ class TextToSemantic:
         self.kernel = None
         if backend() == "cuda":
             self.kernel = decode_kernel(self.layers, self.audio_embedding, self.predict)
+
+    @classmethod
+    def load(cls, path: Path, dtype: mx.Dtype | None = None) -> TextToSemantic:
+        """The model of a converted file, with the draft that lies beside it; see `open_model`."""
+        config, weights = open_model(path, dtype)
+        sizes = T2SConfig.from_dict(config)
+        return cls(sizes, weights, draft_beside(path, sizes.hidden_dim, sizes.vocab_size))
 
     @property
     def bert_width(self) -> int:

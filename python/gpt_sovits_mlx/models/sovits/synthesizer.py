@@ -173,10 +173,8 @@ class SoVITS:
 
         A frame's samples depend on the frames within `reach` of it. `lengths` are those of rows shorter than T.
         """
-        style, frames, mask = style.astype(z.dtype), z.shape[1], None
-        x = z
-        if self.pads or lengths:
-            x, mask = self._padded(x, lengths)
+        style, frames = style.astype(z.dtype), z.shape[1]
+        x, mask = self._masked(z, lengths)
         x = self.flow.inverse(x, style, mask)[:, :frames]
         step = -(-frames // -(-frames // WINDOW))
         parts = []
@@ -191,11 +189,14 @@ class SoVITS:
     ) -> mx.array:
         """The samples of the frames from `first` to `last`, made of those that they depend on."""
         low, high = max(0, first - self.generator.reach), min(x.shape[1], last + self.generator.reach)
-        piece, mask = x[:, low:high], None
-        if self.pads or lengths:
-            piece, mask = self._padded(piece, lengths and [min(max(n - low, 0), high - low) for n in lengths])
+        within = lengths and [min(max(n - low, 0), high - low) for n in lengths]
+        piece, mask = self._masked(x[:, low:high], within)
         hop = self.config.samples_per_frame
         return self.generator(piece, style, mask)[:, (first - low) * hop : (last - low) * hop].astype(mx.float32)
+
+    def _masked(self, x: mx.array, lengths: Sequence[int] | None) -> tuple[mx.array, mx.array | None]:
+        """As `_padded` where there is anything to pad or to mask, else `x` as it is."""
+        return self._padded(x, lengths) if self.pads or lengths else (x, None)
 
     def _padded(self, x: mx.array, lengths: Sequence[int] | None) -> tuple[mx.array, mx.array]:
         """(B, T, …) with zeros up to a length that many have, and what is 1 up to each row's own: (B, T', 1)."""
