@@ -8,6 +8,7 @@ import pytest
 
 from gpt_sovits_mlx.batch import STEPS, Request, kernel_rows
 from gpt_sovits_mlx.generation import decode_steps, generate
+from gpt_sovits_mlx.kernels import decode_layout
 from gpt_sovits_mlx.kernels.decode_steps import Draw
 from gpt_sovits_mlx.models.cache import KVCache
 from gpt_sovits_mlx.models.t2s import T2SState, TextToSemantic
@@ -131,6 +132,20 @@ def test_logits_and_tokens_equal_the_plain_forms(sizes, dtype, bits, rows):
     model, plain = models(sizes, dtype, bits)
     worst = steps_of_both(model, plain, rows, dtype, DRAWN, 3)
     print(f"{sizes} {dtype} {bits} bits {rows} rows: logits differ by {worst:.1e} at most")
+    assert worst < 1e-3
+
+
+@pytest.mark.parametrize(("rows", "multiprocessors"), [(1, 80), (8, 80), (1, 28)])
+def test_a_smaller_gpu_gives_the_same(rows, multiprocessors, monkeypatch):
+    whole = decode_layout.device()
+    smaller = decode_layout.Device(multiprocessors, whole.shared_memory, whole.generation)
+    monkeypatch.setattr(decode_layout, "device", lambda: smaller)
+    model, plain = models(SHALLOW, mx.float16)
+    assert model.kernel is not None
+    if rows not in model.kernel.layouts:
+        pytest.skip("so few multiprocessors cannot hold so many rows")
+    worst = steps_of_both(model, plain, rows, mx.float16, DRAWN, 2)
+    print(f"{multiprocessors} multiprocessors, {rows} rows: logits differ by {worst:.1e} at most")
     assert worst < 1e-3
 
 
