@@ -22,7 +22,6 @@ LAYERS = [
     {"script"},
     {"voice", "result"},
     {"generation", "encoders"},
-    {"speculation"},
     {"batch"},
     {"models", "sampling"},
     {"layers", "kernels"},

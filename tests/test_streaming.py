@@ -22,7 +22,6 @@ from gpt_sovits_mlx import (
     vocoder,
 )
 from gpt_sovits_mlx.models.sovits import SoVITS
-from gpt_sovits_mlx.models.t2s import TextToSemantic
 from gpt_sovits_mlx.sampling import NoiseStream
 from gpt_sovits_mlx.streaming import FIRST
 from gpt_sovits_mlx.vocoder import HELD, OVERLAP
@@ -184,8 +183,8 @@ def test_chunks_get_all_the_context_that_they_see(engine, monkeypatch):
 
 
 def test_closing_ends_the_work(engine, monkeypatch):
-    steps, decode = [], TextToSemantic.decode
-    monkeypatch.setattr(TextToSemantic, "decode", lambda *a: (steps.append(1), decode(*a))[1])
+    steps, decode = [], streaming.decode_steps
+    monkeypatch.setattr(streaming, "decode_steps", lambda *a: (steps.append(1) or step for step in decode(*a)))
     calls = watch(monkeypatch)
     chunks = engine.stream(SMALL, voice="small", seed=5, max_tokens=90)
     assert not steps

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import mlx.core as mx
 import numpy as np
 
 from .kernels.decode_steps import DecodeRow, Draw
 from .models.cache import KVCache
+from .models.decode_host import host_rows
+from .models.rows import Rows
 from .models.t2s import T2SState, TextToSemantic
 from .sampling import MIN_TOKENS, Sampling, sample
 
@@ -50,133 +53,166 @@ class Request:
     bert: mx.array | None = None
 
 
-class Batch(Protocol):
+class State(Protocol):
+    """What decoding remembers of the rows of a batch."""
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep only these rows."""
+        ...
+
+    def join(self, other: Any) -> None:
+        """Take in the rows of another state of the same kind."""
+        ...
+
+    def arrays(self) -> list[mx.array]:
+        """What MLX may still have to evaluate."""
+        ...
+
+
+class Batch(ABC):
     """Requests that are decoded together.
 
     Attributes:
         rows: the request of each row.
         going: requests that have not ended.
+        logits: (B, vocab) of the next tokens.
+        seen: the tokens that have occurred in each row.
+        blocks: each row's present variates.
     """
 
-    rows: list[int]
-    going: set[int]
-
-    def advance(self) -> list[list[Event]]:
-        """One step or more, and what each of them gave."""
-        ...
-
-    def shrink(self) -> None:
-        """Drop the rows that have ended."""
-        ...
-
-    def join(self, other: Batch) -> None:
-        """Take in the rows of another batch of the same kind."""
-        ...
-
-
-class PlainBatch:
-    """A step at a time, in MLX's operations."""
+    state: State
+    seen: mx.array
 
     def __init__(self, model: TextToSemantic, requests: dict[int, Request], sampling: Sampling):
         self.model, self.requests, self.sampling = model, requests, sampling
-        self.logits, self.state = _prefill(model, list(requests.values()))
-        self.rows = list(requests)
-        self.going = set(requests)
-        self.steps = [0] * len(self.rows)
-        self.vocab = self.logits.shape[-1]
-        self.ids = mx.arange(self.vocab)
-        self.seen = mx.array(_seen(list(requests.values()), self.vocab))
-        self.blocks: list[mx.array] = [mx.zeros(0)] * len(self.rows)
-        self.noise = mx.zeros(0)
+        self.rows, self.going = list(requests), set(requests)
+        self.blocks: list[mx.array | None] = [None] * len(self.rows)
+        self.logits, self.read = _prefill(model, list(requests.values()))
+
+    @abstractmethod
+    def advance(self) -> list[list[Event]]:
+        """One step or more, and what each of them gave."""
+
+    def shrink(self) -> None:
+        """Drop the rows that have ended."""
+        self.select([i for i, request in enumerate(self.rows) if request in self.going])
+
+    def select(self, keep: Sequence[int]) -> None:
+        """Keep only these rows."""
+        index = mx.array(list(keep))
+        self.logits, self.seen = self.logits[index], self.seen[index]
+        self.rows, self.blocks = [self.rows[i] for i in keep], [self.blocks[i] for i in keep]
+        self.state.select(keep)
+
+    def join(self, other: Batch) -> None:
+        """Take in the rows of another batch of the same kind."""
+        self.requests = self.requests | other.requests
+        self.rows, self.blocks = self.rows + other.rows, self.blocks + other.blocks
+        self.going |= other.going
+        self.logits = mx.concatenate([self.logits, other.logits])
+        self.seen = mx.concatenate([self.seen, other.seen])
+        self.state.join(other.state)
+        mx.eval(self.logits, self.seen, self.state.arrays())
+
+    def _draw_noise(self, steps: Sequence[int]) -> list[int]:
+        """Draw the variates of rows that have used up theirs; the place in its block of each row's next step."""
+        offsets = []
+        for row, step in enumerate(steps):
+            noise = self.requests[self.rows[row]].noise
+            offsets.append(step % noise.BLOCK)
+            if not offsets[-1] and self.sampling.top_k > 1 and self.rows[row] in self.going:
+                self.blocks[row] = noise.block(step // noise.BLOCK, self.model.config.vocab_size)
+        return offsets
+
+    def _events(self, drawn: Sequence[int], steps: Sequence[int]) -> list[Event]:
+        """What a step gave, −1 where a row ended; `steps` counts those of each row, this one included."""
+        events: list[Event] = []
+        for request, token, step in zip(self.rows, drawn, steps, strict=True):
+            if request not in self.going:
+                continue
+            events.append((request, token if token >= 0 else None))
+            if token < 0 or step >= self.sampling.max_tokens:
+                self.going.remove(request)
+        return events
+
+
+class PlainBatch(Batch):
+    """A step at a time, in MLX's operations or in the host's."""
+
+    def __init__(self, model: TextToSemantic, requests: dict[int, Request], sampling: Sampling):
+        super().__init__(model, requests, sampling)
+        given = list(requests.values())
+        self.state = self.read
+        if model.host is not None:
+            self.state = Rows(host_rows(self.read, [len(r.phones) for r in given], [len(r.prompt) for r in given]))
+        self.steps = [0] * len(given)
+        self.ids = mx.arange(model.config.vocab_size)
+        self.seen = mx.array(_seen(given, model.config.vocab_size))
+        self.noise: mx.array | None = None
 
     def advance(self) -> list[list[Event]]:
         tokens, ended = sample(self.logits, self.seen, self._noise(), self.steps, self.sampling)
         self.seen = self.seen | (self.ids == tokens[:, None])
-        self.logits = self.model.decode(tokens, self.state)
         self.steps = [step + 1 for step in self.steps]
-        result = mx.where(ended, -1, tokens)
+        result, host = mx.where(ended, -1, tokens), self.model.host
+        if host is None:  # the next step is under way while this one is read back
+            assert isinstance(self.state, T2SState)
+            self.logits = self.model.decode(tokens, self.state)
         mx.async_eval(result, self.seen, self.logits)
         # one small read-back for the whole batch
-        read = zip(self.rows, np.array(result).tolist(), self.steps, strict=True)
-        events: list[Event] = []
-        for request, token, step in read:
-            if request not in self.going:
-                continue
-            events.append((request, token if token >= 0 else None))
-            if token < 0 or step == self.sampling.max_tokens:
-                self.going.remove(request)
+        events = self._events(np.array(result).tolist(), self.steps)
+        if host is not None and self.going:
+            assert isinstance(self.state, Rows)
+            self.logits = host.decode(np.array(tokens), self.state.rows)
         return [events]
 
     def _noise(self) -> mx.array | None:
         """(B, vocab) variates of this step, by the step of each row."""
         if self.sampling.top_k == 1:
             return None
-        size = self.requests[self.rows[0]].noise.BLOCK
-        due = [row for row, step in enumerate(self.steps) if step % size == 0]
-        for row in due:
-            noise = self.requests[self.rows[row]].noise
-            self.blocks[row] = noise.block(self.steps[row] // size, self.vocab)
-        if due or not self.noise.size:
-            self.noise = mx.stack(self.blocks)
-        offsets = [step % size for step in self.steps]
+        offsets = self._draw_noise(self.steps)
+        if self.noise is None or 0 in offsets:
+            self.noise = mx.stack([block for block in self.blocks if block is not None])
         if len(set(offsets)) == 1:
             return self.noise[:, offsets[0]]
         return self.noise[mx.arange(len(offsets)), mx.array(offsets)]
 
-    def shrink(self) -> None:
-        keep = [i for i, request in enumerate(self.rows) if request in self.going]
-        index = mx.array(keep)
-        self.logits, self.seen = self.logits[index], self.seen[index]
-        self.rows, self.steps = [self.rows[i] for i in keep], [self.steps[i] for i in keep]
-        self.blocks = [self.blocks[i] for i in keep]
-        self.noise = mx.zeros(0)
-        self.state.select(keep)
+    def select(self, keep: Sequence[int]) -> None:
+        super().select(keep)
+        self.steps, self.noise = [self.steps[i] for i in keep], None
 
     def join(self, other: Batch) -> None:
         assert isinstance(other, PlainBatch)
-        self.requests = self.requests | other.requests
-        self.rows, self.steps = self.rows + other.rows, self.steps + other.steps
-        self.blocks = self.blocks + other.blocks
-        self.going |= other.going
-        self.logits = mx.concatenate([self.logits, other.logits])
-        self.seen = mx.concatenate([self.seen, other.seen])
-        self.noise = mx.zeros(0)
-        self.state.join(other.state)
-        mx.eval(self.logits, self.seen, self.state.arrays())
+        super().join(other)
+        self.steps, self.noise = self.steps + other.steps, None
 
 
-class KernelBatch:
-    """Several steps at a time, in the CUDA kernel. A row's keys and values are an array of their own, so that rows come
-    and go without copies of the others'."""
+class KernelBatch(Batch):
+    """Several steps at a time, in the CUDA kernel. A row's keys and values are an array of their own."""
 
     def __init__(self, model: TextToSemantic, requests: dict[int, Request], sampling: Sampling):
-        self.model, self.requests, self.sampling = model, requests, sampling
+        super().__init__(model, requests, sampling)
         given = list(requests.values())
-        self.logits, state = _prefill(model, given)
         vocabulary = model.config.vocab_size
         seen = np.pad(_seen(given, vocabulary), [(0, 0), (0, -vocabulary % 32)])
         self.seen = mx.array(np.packbits(seen, axis=1, bitorder="little").view(np.uint32))
-        self.rows, self.going = list(requests), set(requests)
-        self.state = kernel_rows(state, given)
-        self.blocks: list[mx.array | None] = [None] * len(given)
+        self.state = Rows(kernel_rows(self.read, given))
 
     def advance(self) -> list[list[Event]]:
         kernel, model = self.model.kernel, self.model
-        assert kernel is not None
-        offsets = [state.step % self._noise(i).BLOCK for i, state in enumerate(self.state)]
+        assert kernel is not None and isinstance(self.state, Rows)
+        states: list[DecodeRow] = self.state.rows
+        offsets = self._draw_noise([state.step for state in states])
         # a stream waits for the first steps; later a row that ends in company loses what is left of a launch
-        count = STEPS if len(self.rows) > 1 or not self.state[0].step else LONG_STEPS
-        count = min(count, *(self._noise(i).BLOCK - offset for i, offset in enumerate(offsets)))
-        going = [s.step for row, s in zip(self.rows, self.state, strict=True) if row in self.going]
-        count = min(count, self.sampling.max_tokens - min(going))
-        for row, state in zip(self.rows, self.state, strict=True):
-            if row in self.going:
+        count = STEPS if len(states) > 1 or not states[0].step else LONG_STEPS
+        count = min(count, *(self.requests[i].noise.BLOCK - n for i, n in zip(self.rows, offsets, strict=True)))
+        live = [state if row in self.going else None for row, state in zip(self.rows, states, strict=True)]
+        count = min(count, self.sampling.max_tokens - min(state.step for state in live if state))
+        for state in live:
+            if state:
                 state.make_room(count, KVCache.STEP)
-        size = next(n for n in kernel.layouts if n >= len(self.rows))
-        spare = size - len(self.rows)
-        live = [s if r in self.going else None for r, s in zip(self.rows, self.state, strict=True)]
-        self._draw_noise(offsets)
-        furthest = max(state.position for state in self.state) + count
+        spare = next(n for n in kernel.layouts if n >= len(states)) - len(states)
+        furthest = max(state.position for state in states) + count
         drawn, logits, seen = kernel.steps(
             live + [None] * spare,
             mx.pad(self.logits, [(0, spare), (0, 0)]) if spare else self.logits,
@@ -193,47 +229,13 @@ class KernelBatch:
             ),
             count,
         )
-        self.logits, self.seen = logits[: len(self.rows)], seen[: len(self.rows)]
-        made = [self._events(drawn[:, step], step - count) for step in range(count)]
+        self.logits, self.seen = logits[: len(states)], seen[: len(states)]
+        # the rows' steps are now those behind the launch
+        made = [
+            self._events(drawn[: len(states), at].tolist(), [state.step - count + at + 1 for state in states])
+            for at in range(count)
+        ]
         return [events for events in made if events]
-
-    def _events(self, drawn: np.ndarray, back: int) -> list[Event]:
-        """What a step gave; it lies `back` (negative) steps before the rows' present state."""
-        events: list[Event] = []
-        for row, state, token in zip(self.rows, self.state, drawn.tolist(), strict=False):
-            if row not in self.going:
-                continue
-            events.append((row, token if token >= 0 else None))
-            if token < 0 or state.step + back + 1 >= self.sampling.max_tokens:
-                self.going.remove(row)
-        return events
-
-    def _draw_noise(self, offsets: Sequence[int]) -> None:
-        if self.sampling.top_k == 1:
-            return
-        for row, (offset, state) in enumerate(zip(offsets, self.state, strict=True)):
-            if offset == 0 and self.rows[row] in self.going:
-                noise = self._noise(row)
-                self.blocks[row] = noise.block(state.step // noise.BLOCK, self.model.config.vocab_size)
-
-    def _noise(self, row: int) -> Noise:
-        return self.requests[self.rows[row]].noise
-
-    def shrink(self) -> None:
-        keep = [i for i, request in enumerate(self.rows) if request in self.going]
-        index = mx.array(keep)
-        self.logits, self.seen = self.logits[index], self.seen[index]
-        self.rows, self.state = [self.rows[i] for i in keep], [self.state[i] for i in keep]
-        self.blocks = [self.blocks[i] for i in keep]
-
-    def join(self, other: Batch) -> None:
-        assert isinstance(other, KernelBatch)
-        self.requests = self.requests | other.requests
-        self.rows, self.state = self.rows + other.rows, self.state + other.state
-        self.blocks = self.blocks + other.blocks
-        self.going |= other.going
-        self.logits = mx.concatenate([self.logits, other.logits])
-        self.seen = mx.concatenate([self.seen, other.seen])
 
 
 def _prefill(model: TextToSemantic, requests: Sequence[Request]) -> tuple[mx.array, T2SState]:

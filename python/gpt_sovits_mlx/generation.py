@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from .batch import ROWS, Batch, Event, KernelBatch, Noise, PlainBatch, Request
 from .models.t2s import TextToSemantic
 from .sampling import Sampling
-from .speculation import SpeculativeBatch
 
 __all__ = ["Generation", "Noise", "Request", "decode_steps", "generate"]
 
@@ -59,14 +58,13 @@ def decode_steps(
     places. The next step is under way on the device while this one's tokens are read back.
     """
     rows = rows_for(model, rows)
-    alone = min(rows, len(requests)) == 1
     waiting = deque(range(len(requests)))
     batch: Batch | None = None
     while batch or waiting:
         free = rows - (len(batch.going) if batch else 0)
         if waiting and (batch is None or 4 * free >= rows):
             chosen = [waiting.popleft() for _ in range(min(free, len(waiting)))]
-            fresh = batch_of(model, {i: requests[i] for i in chosen}, sampling, alone)
+            fresh = batch_of(model, {i: requests[i] for i in chosen}, sampling)
             if batch is None:
                 batch = fresh
             else:
@@ -80,10 +78,8 @@ def decode_steps(
             batch.shrink()
 
 
-def batch_of(model: TextToSemantic, requests: dict[int, Request], sampling: Sampling, alone: bool = False) -> Batch:
-    """A batch of requests that have been read, in the form that suits the back end; `alone`: none will join it."""
-    if alone and model.draft is not None and sampling.top_k == 1:
-        return SpeculativeBatch(model, requests, sampling)
+def batch_of(model: TextToSemantic, requests: dict[int, Request], sampling: Sampling) -> Batch:
+    """A batch of requests that have been read, in the form that suits the back end."""
     form = PlainBatch if model.kernel is None else KernelBatch
     return form(model, requests, sampling)
 

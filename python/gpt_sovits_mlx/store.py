@@ -21,7 +21,6 @@ from .encoders.coreml import (
 from .encoders.mlx import MLXCharacterEncoder, MLXSpeechEncoder
 from .errors import VoiceError
 from .files import file_sha256
-from .models.draft import FILE
 from .models.sovits import SoVITS
 from .models.t2s import TextToSemantic
 from .text import TextFrontend, Utterance
@@ -76,9 +75,7 @@ class ModelStore:
         return self._once(key, lambda: self._make_voice(folder, reference))
 
     def gpt(self, path: Path) -> TextToSemantic:
-        """A GPT; that and the draft beside it are loaded again where either file changed."""
-        key = (path, _stamp(path), _stamp(path.with_name(FILE)))
-        return self._once(key, lambda: TextToSemantic.load(path, self.dtype))
+        return self._of_file(path, lambda: TextToSemantic.load(path, self.dtype))
 
     def sovits(self, path: Path) -> SoVITS:
         return self._of_file(path, lambda: SoVITS.load(path, self.dtype))

@@ -11,8 +11,6 @@
     python -m scripts.train_demo_voice recogniser --work R --seconds 600   # for evaluate_demo_voice.py, from a
                                                           # corpus of its own: R made with another --seed
     python -m scripts.train_demo_voice deliver   --work W --voices voices
-    python -m scripts.train_demo_voice draft     --work W --seconds 300 --voices voices   # for the delivered GPT, once
-                                                          # the voices have been loaded: their caches hold the prompts
     python -m scripts.train_demo_voice take-up   --work W    # the shipped weights, to train on from them
 
 Needs Debian's flite, festival, festvox-us-slt-hts, espeak-ng, fortunes and fortunes-zh, PyTorch with a GPU for
@@ -49,7 +47,6 @@ STAGES = (
     "recogniser",
     "export",
     "deliver",
-    "draft",
     "take-up",
 )
 SENTENCES = Path(__file__).resolve().parent.parent / "demo_voice_sentences"
@@ -150,7 +147,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--voices", type=Path, default=Path("voices"), help="deliver, draft: where the voices are")
+    parser.add_argument("--voices", type=Path, default=Path("voices"), help="deliver: where the voices go")
     parser.add_argument("--english", type=int, default=40000)
     parser.add_argument("--mandarin", type=int, default=20000)
     parser.add_argument("--seed", type=int, default=1)
@@ -201,9 +198,6 @@ def run(a: argparse.Namespace) -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = a.stage in ("tokenizer", "gpt", "sovits")  # the others see ever new lengths
     torch.manual_seed(a.seed)
-    if a.stage == "draft":
-        _train_draft(a)
-        return
     shards = _shards(work, a.shards)
     if a.stage == "listen":
         from . import listen
@@ -228,23 +222,6 @@ def run(a: argparse.Namespace) -> None:
         training.run(a.seconds, out, warm=resumed)
     else:
         _train_sovits(a, shards)
-
-
-def _train_draft(a: argparse.Namespace) -> None:
-    """On the corpus, in the voices that speak each language."""
-    from . import draft
-    from .deliver import REFERENCES, VOICES
-
-    symbols = json.loads((a.work / "symbols.json").read_text())
-    prompts: dict[str, list[draft.Prompt]] = {}
-    for name, (speaker, *_) in VOICES.items():
-        prompts.setdefault(REFERENCES[speaker][0], []).append(draft.Prompt.of(a.voices / name))
-    rows = [row for row in _rows(a.work) if not row.speaker]  # rows of the evaluation name theirs
-    corpus = [
-        draft.Sentence(prompts[row.language][i % len(prompts[row.language])], tuple(symbols[p] for p in row.phones))
-        for i, row in enumerate(rows)
-    ]
-    draft.train(corpus, a.voices / "demo", a.seconds, a.scale)
 
 
 def _train_sovits(a: argparse.Namespace, shards: Sequence[int]) -> None:

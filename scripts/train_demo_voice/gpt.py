@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,21 +31,6 @@ class Size:
     features: int = 1024  # BERT features a character; zeros here, kept for the reference's sake
 
 
-@dataclass
-class Cache:
-    """Keys and values of a layer, (B, heads, slots, width of a head), of which `length` slots are filled."""
-
-    keys: Tensor
-    values: Tensor
-    length: int = 0
-
-    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        end = self.length + keys.shape[2]
-        self.keys[:, :, self.length : end], self.values[:, :, self.length : end] = keys, values
-        self.length = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
-
-
 class _Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -56,11 +40,9 @@ class _Attention(nn.Module):
         self.out_proj = nn.Linear(width, width)
         nn.init.xavier_uniform_(self.in_proj_weight)
 
-    def forward(self, x: Tensor, mask: Tensor, cache: Cache | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         q, k, v = F.linear(x, self.in_proj_weight, self.in_proj_bias).unflatten(-1, (3, self.heads, -1)).unbind(2)
         q, k, v = (t.transpose(1, 2) for t in (q, k, v))
-        if cache is not None:
-            k, v = cache.append(k, v)
         return self.out_proj(F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2))
 
 
@@ -72,8 +54,8 @@ class _Layer(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.drop = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, mask: Tensor, cache: Cache | None = None) -> Tensor:
-        x = self.norm1(x + self.drop(self.self_attn(x, mask, cache)))
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        x = self.norm1(x + self.drop(self.self_attn(x, mask)))
         return self.norm2(x + self.drop(self.linear2(self.drop(F.relu(self.linear1(x))))))
 
 
@@ -113,36 +95,15 @@ class GPT(nn.Module):
         self.register_buffer("table", table, persistent=False)
 
     def forward(self, phones: Tensor, phone_count: Tensor, codes: Tensor) -> Tensor:
-        return self.ar_predict_layer(self.hidden(phones, phone_count, codes))
-
-    def hidden(
-        self, phones: Tensor, phone_count: Tensor, codes: Tensor, caches: Sequence[Cache] | None = None
-    ) -> Tensor:
-        """The last layer's states (B, Y, width); `caches` take the keys and values."""
         texts, audios = phones.shape[1], codes.shape[1]
         text = self.ar_text_embedding.word_embeddings(phones) + self.bert_proj.bias
         text = text + self.ar_text_position.alpha * self.table[:texts]
         audio = self.ar_audio_embedding.word_embeddings(codes) + self.ar_audio_position.alpha * self.table[:audios]
         x = self.drop(torch.cat([text, audio], 1))
         mask = attention_mask(phone_count, texts, audios)
-        for i, layer in enumerate(self.h.layers):  # type: ignore[arg-type]
-            x = layer(x, mask, caches[i] if caches else None)
-        return x[:, texts:]
-
-    def hidden_of_next(self, codes: Tensor, position: int, real: Tensor, caches: Sequence[Cache]) -> Tensor:
-        """The states (B, width) at one more code (B,) of each row; `real` (B, 1, 1, slots) is false for padding."""
-        audio = self.ar_audio_embedding.word_embeddings(codes) + self.ar_audio_position.alpha * self.table[position]
-        x = audio[:, None]
-        mask = real[..., : caches[0].length + 1]
-        for layer, cache in zip(self.h.layers, caches, strict=True):  # type: ignore[arg-type]
-            x = layer(x, mask, cache)
-        return x[:, 0]
-
-    def caches(self, rows: int, slots: int) -> list[Cache]:
-        """Empty caches of all layers."""
-        shape = rows, self.size.heads, slots, self.size.hidden // self.size.heads
-        like = self.ar_predict_layer.weight
-        return [Cache(like.new_zeros(shape), like.new_zeros(shape)) for _ in range(self.size.layers)]
+        for layer in self.h.layers:  # type: ignore[union-attr]
+            x = layer(x, mask)
+        return self.ar_predict_layer(x[:, texts:])
 
 
 def attention_mask(phone_count: Tensor, texts: int, audios: int) -> Tensor:

@@ -9,17 +9,16 @@ import numpy as np
 import pytest
 
 from gpt_sovits_mlx.choices import Choices, trying
-from gpt_sovits_mlx.layers import activation, attention, linear
+from gpt_sovits_mlx.layers import activation, attention
 from gpt_sovits_mlx.layers.activation import gelu, sigmoid, softmax, tanh
 from gpt_sovits_mlx.layers.attention import dot_product
 from gpt_sovits_mlx.layers.convolution import Conv1d, NormalisedConv1d
-from gpt_sovits_mlx.layers.linear import Linear
 from gpt_sovits_mlx.layers.weights import Weights
 
 
 @pytest.fixture(autouse=True)
 def on_cpu(monkeypatch):
-    for module in (activation, attention, linear):
+    for module in (activation, attention):
         monkeypatch.setattr(module, "backend", lambda: "cpu")
     with trying(Choices("taps", "phases", fused=False, padded=False)):
         yield
@@ -89,17 +88,3 @@ def test_statistics_of_a_normalised_convolution_come_from_its_input(batch):
     y = (y - y.mean(1, keepdims=True)) * mx.rsqrt(y.var(1, keepdims=True) + 1e-5)
     expected = np.array(y) * gain + shift
     assert np.abs(np.array(NormalisedConv1d(conv, norm, 5)(x)) - expected).max() < 1e-4
-
-
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("sizes", [(1024, 512), (1025, 512), (30, 16)])
-def test_a_few_rows_by_blocks(sizes, bias):
-    random = np.random.default_rng(2)
-    weight, shift = random.standard_normal(sizes), random.standard_normal(sizes[0])
-    [scope] = scopes("", weight=weight, **({"bias": shift} if bias else {}))
-    layer = Linear(scope, bias)
-    for lead in ((1,), (1, 1), (2, 1), (1, 3), (4, 1), (5, 1)):
-        x = random.standard_normal((*lead, sizes[1])).astype(np.float32)
-        expected = x @ weight.T + (shift if bias else 0)
-        found = np.array(layer(mx.array(x)))
-        assert found.shape == expected.shape and np.abs(found - expected).max() < 1e-3

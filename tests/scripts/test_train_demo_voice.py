@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scripts.train_demo_voice import corpus, draft, gpt, hubert, vits
+from scripts.train_demo_voice import corpus, gpt, hubert, vits
 from scripts.train_demo_voice.scoring import edit_distance, median_pitch
 from scripts.train_demo_voice.speech import PHONE_ID, frame_labels
 
@@ -64,30 +64,6 @@ def test_gpt_mask_and_joined_rows() -> None:
     assert mask.int().tolist() == [[1, 1, 0, 0, 0]] * 3 + [[1, 1, 0, 1, 0], [1, 1, 0, 1, 1]]
     rows, count = gpt.join(torch.tensor([[1, 2, 0]]), torch.tensor([2]), torch.tensor([[7, 8]]), torch.tensor([1]), 5)
     assert rows.tolist() == [[1, 2, 7, 0, 0]] and count.tolist() == [3]
-
-
-def test_gpt_states_with_a_cache_are_those_without() -> None:
-    torch.manual_seed(0)
-    model = gpt.GPT(gpt.Size(hidden=32, layers=2, heads=4, symbols=20), dropout=0).eval()
-    phones, counts, codes = torch.randint(20, (2, 6)), torch.tensor([6, 4]), torch.randint(1024, (2, 5))
-    with torch.no_grad():
-        caches = model.caches(2, 6 + 5)
-        parts = [model.hidden(phones, counts, codes[:, :3], caches)]
-        real = (torch.arange(11) < counts[:, None]) | (torch.arange(11) >= 6)
-        parts += [model.hidden_of_next(codes[:, i], i, real[:, None, None], caches)[:, None] for i in (3, 4)]
-        torch.testing.assert_close(torch.cat(parts, 1), model.hidden(phones, counts, codes))
-
-
-def test_a_draft_learns_what_the_gpt_would_say() -> None:
-    torch.manual_seed(0)
-    teacher = gpt.GPT(gpt.Size(hidden=32, layers=1, heads=4, symbols=20), dropout=0).eval().requires_grad_(False)
-    prompts = draft.Prompt((1, 2), (3, 4, 5)), draft.Prompt((6,), (7, 8))
-    sentences = [draft.Sentence(prompts[i % 2], (9, 10, 11), (*range(20, 26 + i),)) for i in range(8)]
-    training = draft.DraftTraining(teacher, sentences, scale=0.001)
-    assert all(len({s.prompt for s in group}) == 1 for group in training.groups + training.held_out)
-    before = float(training.loss(training.groups[0])[0].detach())
-    training.run(0.5)
-    assert float(training.loss(training.groups[0])[0].detach()) < before and len(training.validate()) == 3
 
 
 def test_penalty_pushes_seen_codes_down() -> None:

@@ -10,11 +10,6 @@ from ..quantization import SCALES, Quantization
 from ..runtime import backend
 from .weights import Scope
 
-BLOCK = 1 << 18
-"""Products of numbers that a CPU computes at a time, of a few rows and a block of a matrix."""
-FEW = 4
-"""Rows up to which blocks gain time."""
-
 
 @dataclass(frozen=True)
 class QuantizedMatrix:
@@ -56,12 +51,9 @@ class QuantizedMatrix:
 class Linear:
     """y = x Wᵀ + b over the last axis. Also a 1×1 convolution, whose weight is (out, in, 1).
 
-    The weight keeps the file's layout, (out, in). A CPU multiplies a single row or a few, which is most of what
-    decoding costs there, by blocks of it: OpenBLAS packs a larger matrix before it multiplies, in twice the time of the
-    product.
-
-    A weight that the file holds quantized stays packed, except on a CPU, where MLX's quantized products run at about
-    2 GFLOP/s, BLAS's at 70 and more: there it is unpacked once, when it is loaded.
+    The weight keeps the file's layout, (out, in). One that the file holds quantized stays packed, except on a CPU,
+    where MLX's quantized products run at about 2 GFLOP/s, BLAS's at 70 and more: there it is unpacked once, when it is
+    loaded.
     """
 
     def __init__(
@@ -78,8 +70,6 @@ class Linear:
         if isinstance(weight, mx.array):
             weight = scope.keep(weight)
         self.weight = weight
-        few = range(1, FEW + 1) if backend() == "cpu" else ()
-        self.blocks = tuple(_blocks(self.out_features, self.in_features, rows) for rows in few)
         self.bias = scope.tensor("bias", self.out_features) if bias else None
 
     @property
@@ -91,18 +81,7 @@ class Linear:
         if isinstance(self.weight, QuantizedMatrix):
             y = self.weight.product(x)
             return y if self.bias is None else y + self.bias
-        rows = x.size // self.in_features
-        if 0 < rows <= len(self.blocks) and (count := self.blocks[rows - 1]) > 1:
-            blocks = self.weight.reshape(count, -1, self.in_features)
-            y = x.reshape(1, rows, -1) @ blocks.swapaxes(1, 2)
-            y = y.swapaxes(0, 1).reshape(*x.shape[:-1], -1)
-            return y if self.bias is None else y + self.bias
         return x @ self.weight.T if self.bias is None else mx.addmm(self.bias, x, self.weight.T)
-
-
-def _blocks(out: int, columns: int, rows: int) -> int:
-    """Into how many equal blocks of its rows a matrix is cut for `rows` of input, none above `BLOCK` if it can be."""
-    return next((n for n in range(1, out) if out % n == 0 and out // n * columns * rows <= BLOCK), 1)
 
 
 def _plain(scope: Scope, dtype: mx.Dtype | None, shape: tuple[int | None, int | None]) -> mx.array:

@@ -22,8 +22,8 @@ from ..layers.normalisation import LayerNorm
 from ..layers.weights import Scope, Weights, open_model
 from ..runtime import backend
 from .cache import KVCache
+from .decode_host import host_decoder
 from .decode_kernel import decode_kernel
-from .draft import RecurrentDraft, draft_beside
 
 
 @dataclass(frozen=True)
@@ -138,12 +138,6 @@ class T2SState:
     def length(self) -> int:
         return self.caches[0].length
 
-    def drop(self, count: int) -> None:
-        """Take back the newest `count` tokens of every row."""
-        for cache in self.caches:
-            cache.length -= count
-        self.positions = [p - count for p in self.positions]
-
     def select(self, rows: Sequence[int]) -> None:
         """Keep only these rows of the batch."""
         index = mx.array(list(rows))
@@ -183,12 +177,11 @@ class TextToSemantic:
 
     Attributes:
         kernel: decodes several steps at once where MLX computes on CUDA; `None` elsewhere.
-        draft: guesses tokens for `decode_block` to verify; `None` where there is none for these weights.
+        host: decodes a step where MLX computes on a CPU; `None` elsewhere.
     """
 
-    def __init__(self, config: T2SConfig, weights: Weights, draft: RecurrentDraft | None = None):
+    def __init__(self, config: T2SConfig, weights: Weights):
         self.config = config
-        self.draft = draft
         root = weights.scope()
         width = config.hidden_dim
         self.bert_projection = Linear(root / "bert_proj")
@@ -201,16 +194,17 @@ class TextToSemantic:
         # float32 whatever the rest is stored in: float16 logits end some sentences early
         self.predict = Linear(root / "ar_predict_layer", bias=False, dtype=mx.float32, shape=(config.vocab_size, width))
         weights.finish()
-        self.kernel = None
+        self.kernel = self.host = None
+        if backend() == "cpu":
+            self.host = host_decoder(self.layers, self.audio_embedding, self.audio_positions, self.predict)
         if backend() == "cuda":
             self.kernel = decode_kernel(self.layers, self.audio_embedding, self.predict)
 
     @classmethod
     def load(cls, path: Path, dtype: mx.Dtype | None = None) -> TextToSemantic:
-        """The model of a converted file, with the draft that lies beside it; see `open_model`."""
+        """The model of a converted file; see `open_model`."""
         config, weights = open_model(path, dtype)
-        sizes = T2SConfig.from_dict(config)
-        return cls(sizes, weights, draft_beside(path, sizes.hidden_dim, sizes.vocab_size))
+        return cls(T2SConfig.from_dict(config), weights)
 
     @property
     def bert_width(self) -> int:
@@ -272,17 +266,6 @@ class TextToSemantic:
         for layer, cache in zip(self.layers, state.caches, strict=True):
             x = layer(x, cache, mask)
         return self.logits(x[:, 0])
-
-    def decode_block(self, tokens: mx.array, state: T2SState) -> tuple[mx.array, mx.array]:
-        """The newest tokens (n,) of a single row → their hidden states (n, hidden), and the logits (n, vocab)."""
-        count = len(tokens)
-        x = self.audio_positions(self.audio_embedding(tokens[None]), state.positions[0])
-        slots = mx.arange(state.length + count)
-        mask = None if count == 1 else slots <= slots[state.length :, None]
-        state.positions = [state.positions[0] + count]
-        for layer, cache in zip(self.layers, state.caches, strict=True):
-            x = layer(x, cache, mask)
-        return x[0], self.logits(x[0])
 
     def logits(self, hidden: mx.array) -> mx.array:
         return self.predict(hidden.astype(mx.float32))
