@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
 from .measure import Case
 
@@ -102,7 +103,7 @@ def _layers() -> list[Any]:
 def _label(layer: Any, given: tuple[Any, ...]) -> str:
     """Its class and, of a leaf, its sizes."""
     name, weight = type(layer).__name__, getattr(layer, "weight", None)
-    if not isinstance(weight, mx.array) or any(isinstance(part, list) for part in vars(layer).values()):
+    if not isinstance(weight, (mx.array, np.ndarray)) or any(isinstance(part, list) for part in vars(layer).values()):
         return f"{name}, beside its layers"
     sizes = "×".join(map(str, weight.shape))
     stride, dilation = getattr(layer, "stride", 1), getattr(layer, "dilation", 1)

@@ -50,7 +50,7 @@ def test_every_stage_is_measured(found):
 def test_the_slowest_operations_of_every_stage_that_computes_are_named(found):
     operations = found["operations"]
     assert {one["stage"] for one in operations} == set(stages.STAGES) - {"text", "parts"}
-    assert any(one["operation"].startswith("Linear 96×32") for one in operations if one["stage"] == "decode")
+    assert any("96×32" in one["operation"] for one in operations if one["stage"] == "decode")
     assert any(one["operation"].startswith(("Conv1d", "ResBlock")) for one in operations if one["stage"] == "sovits")
     for stage in {one["stage"] for one in operations}:
         shares = [one["share"] for one in operations if one["stage"] == stage]
@@ -103,6 +103,7 @@ def test_a_decode_of_other_work_is_refused(home, tmp_path):
     head = head_of(model)
     head[:-1] = 0
     model.predict = Linear(Weights({"weight": mx.array(head)}, "test").scope(), bias=False)
+    model.host = model.kernel = None  # they hold the true one
     with pytest.raises(BenchmarkError, match="tokens instead of 60"):
         stages.steps_clock(model, given, 60)()
 

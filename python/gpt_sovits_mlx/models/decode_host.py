@@ -78,9 +78,9 @@ class HostDecoder:
     """The step; it holds views of the weights."""
 
     def __init__(self, layers: Sequence[DecoderLayer], embedding: Embedding, positions: SinePositions, predict: Linear):
-        self.layers = [_Layer.of(layer) for layer in layers]
-        self.heads, self.positions = layers[0].heads, positions
-        self.embedding, self.predict = _view(embedding.weight), _Product(predict)
+        self.layers = [HostLayer.of(layer) for layer in layers]
+        self.attention, self.positions = HostAttention(layers[0].heads), positions
+        self.embedding, self.predict = _view(embedding.weight), HostProduct(predict)
 
     def decode(self, tokens: np.ndarray, rows: Sequence[HostRow]) -> mx.array:
         """One step: the rows' newest tokens (B,) → logits (B, vocab) of the next ones, float32."""
@@ -89,14 +89,21 @@ class HostDecoder:
         for row in rows:
             row.make_room()
         for at, layer in enumerate(self.layers):
-            x = layer.norm1(x + layer.out(self._attention(layer.qkv(x), rows, at)))
+            x = layer.norm1(x + layer.out(self.attention(layer.qkv(x), rows, at)))
             x = layer.norm2(x + layer.second(np.maximum(layer.first(x), 0)))
         for row in rows:
             row.length += 1
             row.position += 1
         return mx.array(self.predict(x))
 
-    def _attention(self, qkv: np.ndarray, rows: Sequence[HostRow], layer: int) -> np.ndarray:
+
+class HostAttention:
+    """Scaled dot-product attention of each row's newest token over its keys and values."""
+
+    def __init__(self, heads: int):
+        self.heads = heads
+
+    def __call__(self, qkv: np.ndarray, rows: Sequence[HostRow], layer: int) -> np.ndarray:
         """Queries, keys and values (B, 3 · hidden) of the newest tokens → (B, hidden)."""
         split = qkv.reshape(len(rows), 3, self.heads, -1)
         scale = np.float32(1 / math.sqrt(split.shape[-1]))
@@ -112,7 +119,7 @@ class HostDecoder:
         return attended.reshape(len(rows), -1)
 
 
-class _Product:
+class HostProduct:
     """x Wᵀ + b: (B, in) → (B, out)."""
 
     def __init__(self, linear: Linear):
@@ -132,7 +139,7 @@ class _Product:
         return y
 
 
-class _Norm:
+class HostNorm:
     """Layer normalisation of rows (B, width), in place; the means are products, which numpy starts fastest."""
 
     def __init__(self, norm: LayerNorm):
@@ -148,25 +155,25 @@ class _Norm:
 
 
 @dataclass(frozen=True)
-class _Layer:
+class HostLayer:
     """See `t2s.DecoderLayer`."""
 
-    qkv: _Product
-    out: _Product
-    first: _Product
-    second: _Product
-    norm1: _Norm
-    norm2: _Norm
+    qkv: HostProduct
+    out: HostProduct
+    first: HostProduct
+    second: HostProduct
+    norm1: HostNorm
+    norm2: HostNorm
 
     @classmethod
-    def of(cls, layer: DecoderLayer) -> _Layer:
+    def of(cls, layer: DecoderLayer) -> HostLayer:
         return cls(
-            qkv=_Product(layer.qkv),
-            out=_Product(layer.out),
-            first=_Product(layer.linear1),
-            second=_Product(layer.linear2),
-            norm1=_Norm(layer.norm1),
-            norm2=_Norm(layer.norm2),
+            qkv=HostProduct(layer.qkv),
+            out=HostProduct(layer.out),
+            first=HostProduct(layer.linear1),
+            second=HostProduct(layer.linear2),
+            norm1=HostNorm(layer.norm1),
+            norm2=HostNorm(layer.norm2),
         )
 
 
