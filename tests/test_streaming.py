@@ -233,7 +233,8 @@ def test_chunks_may_be_taken_by_any_thread(engine):
         thread.join()
         if taken[-1] is None:
             break
-    assert len(taken) > 4 and np.array_equal(joined(taken[:-1]), expected)
+    # a GPU may add up a convolution in another order the next time
+    assert len(taken) > 4 and np.abs(joined(taken[:-1]) - expected).max() < 1e-4
 
 
 def test_companions_speak_their_language(tmp_path):

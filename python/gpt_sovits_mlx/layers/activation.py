@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import mlx.core as mx
 
@@ -32,7 +33,7 @@ SMALLEST = -87.0
 
 def gelu(x: mx.array) -> mx.array:
     """Exact GELU, x · Φ(x) (Hendrycks and Gimpel 2016)."""
-    return x * (1 + mx.erf(x / math.sqrt(2))) / 2 if backend() != "cpu" else _gelu(x)
+    return _gelu_of_gpu(x) if backend() != "cpu" else _gelu(x)
 
 
 def sigmoid(x: mx.array) -> mx.array:
@@ -46,6 +47,12 @@ def tanh(x: mx.array) -> mx.array:
 def softmax(x: mx.array) -> mx.array:
     """Over the last axis, in float32 within."""
     return mx.softmax(x, axis=-1, precise=True) if backend() != "cpu" else _softmax(x)
+
+
+@partial(mx.compile, shapeless=True)
+def _gelu_of_gpu(x: mx.array) -> mx.array:
+    """In one kernel."""
+    return x * (1 + mx.erf(x / math.sqrt(2))) / 2
 
 
 def _gelu(x: mx.array) -> mx.array:

@@ -33,7 +33,7 @@ class TransformerLayer:
 
     def __init__(self, scope: Scope, names: LayerNames, heads: int, eps: float):
         self.heads = heads
-        self.q, self.k, self.v = (Linear(scope / path) for path in (names.query, names.key, names.value))
+        self.qkv = Linear(scope / names.query, scope / names.key, scope / names.value)
         self.out = Linear(scope / names.attention_out)
         self.linear1, self.linear2 = Linear(scope / names.feed_forward_in), Linear(scope / names.feed_forward_out)
         self.norm1 = LayerNorm(scope / names.attention_norm, eps)
@@ -41,6 +41,7 @@ class TransformerLayer:
         self.scale = 1 / math.sqrt(self.out.out_features // heads)
 
     def __call__(self, x: mx.array) -> mx.array:
-        attended = attend(self.q(x), self.k(x), self.v(x), self.heads, self.scale)
+        q, k, v = mx.split(self.qkv(x), 3, axis=-1)
+        attended = attend(q, k, v, self.heads, self.scale)
         x = self.norm1(x + self.out(attended))
         return self.norm2(x + self.linear2(gelu(self.linear1(x))))

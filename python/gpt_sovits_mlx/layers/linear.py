@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
@@ -21,16 +22,16 @@ class QuantizedMatrix:
     quantization: Quantization
 
     @classmethod
-    def of(cls, scope: Scope) -> QuantizedMatrix | None:
-        """The matrix `weight` of a scope; `None` where the file holds it whole."""
+    def of(cls, scope: Scope, columns: int | None = None) -> QuantizedMatrix | None:
+        """The matrix `weight` of a scope; `None` where the file holds it whole. It must go through `keep`."""
         quantization = scope.weights.quantization
         if quantization is None or SCALES not in scope:
             return None
-        scales = scope.tensor(SCALES, None, None)
+        scales = scope.raw(SCALES, None, None if columns is None else columns // quantization.group_size)
         out, groups = scales.shape
         words = groups * quantization.group_size * quantization.bits // 32
-        packed = scope.tensor("weight", out, words, dtype=mx.uint32)
-        return cls(packed, scales, scope.tensor("biases", out, groups), quantization)
+        packed = scope.raw("weight", out, words, dtype=mx.uint32)
+        return cls(packed, scales, scope.raw("biases", out, groups), quantization)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -54,23 +55,28 @@ class Linear:
     The weight keeps the file's layout, (out, in). One that the file holds quantized stays packed, except on a CPU,
     where MLX's quantized products run at about 2 GFLOP/s, BLAS's at 70 and more: there it is unpacked once, when it is
     loaded.
+
+    Layers of several scopes that read the same x become one, whose outputs lie side by side.
     """
 
     def __init__(
         self,
-        scope: Scope,
+        *scopes: Scope,
         bias: bool = True,
         dtype: mx.Dtype | None = None,
         shape: tuple[int | None, int | None] = (None, None),
     ):
-        weight = QuantizedMatrix.of(scope) or _plain(scope, dtype, shape)
-        self.out_features, self.in_features = weight.shape
-        if isinstance(weight, QuantizedMatrix) and backend() == "cpu":
-            weight = weight.whole()
-        if isinstance(weight, mx.array):
-            weight = scope.keep(weight)
-        self.weight = weight
-        self.bias = scope.tensor("bias", self.out_features) if bias else None
+        out, columns = shape
+        weights, biases = [], []
+        for scope in scopes:
+            weights.append(QuantizedMatrix.of(scope, columns) or _plain(scope, dtype, (out, columns)))
+            rows, columns = weights[-1].shape
+            if bias:
+                biases.append(scope.raw("bias", rows))
+        keep = scopes[0].keep
+        self.weight = _kept(_joined(weights), keep)
+        self.out_features, self.in_features = self.weight.shape
+        self.bias = keep(mx.concatenate(biases)) if bias else None
 
     @property
     def dtype(self) -> mx.Dtype:
@@ -82,6 +88,29 @@ class Linear:
             y = self.weight.product(x)
             return y if self.bias is None else y + self.bias
         return x @ self.weight.T if self.bias is None else mx.addmm(self.bias, x, self.weight.T)
+
+
+def _joined(weights: Sequence[QuantizedMatrix | mx.array]) -> QuantizedMatrix | mx.array:
+    """One matrix of the rows of several; whole if one of them is."""
+    packed = [weight for weight in weights if isinstance(weight, QuantizedMatrix)]
+    if len(packed) < len(weights):
+        return mx.concatenate([w.whole() if isinstance(w, QuantizedMatrix) else w for w in weights])
+    return QuantizedMatrix(
+        packed=mx.concatenate([weight.packed for weight in packed]),
+        scales=mx.concatenate([weight.scales for weight in packed]),
+        biases=mx.concatenate([weight.biases for weight in packed]),
+        quantization=packed[0].quantization,
+    )
+
+
+def _kept(weight: QuantizedMatrix | mx.array, keep: Callable[[mx.array], mx.array]) -> QuantizedMatrix | mx.array:
+    """The matrix as it is multiplied by: a CPU's is whole."""
+    if isinstance(weight, QuantizedMatrix):
+        if backend() != "cpu":
+            parts = {name: keep(getattr(weight, name)) for name in ("packed", "scales", "biases")}
+            return replace(weight, **parts)
+        weight = weight.whole()
+    return keep(weight)
 
 
 def _plain(scope: Scope, dtype: mx.Dtype | None, shape: tuple[int | None, int | None]) -> mx.array:
