@@ -95,23 +95,23 @@ class Conv1d:
         end = -(x.shape[1] + 2 * self.padding) % self.row
         if self.made > 1:
             end = (-(-count // self.made) + self.taps - 1) * self.row - x.shape[1] - 2 * self.padding
-        x = mx.pad(x, [(0, 0), (self.padding, self.padding + end), (0, 0)]) if self.padding or end else x
-        batch, padded, channels = x.shape
-        padded //= self.row
+        batch, time, channels = x.shape
+        if self.padding or end:  # of rows laid flat, which MLX copies faster
+            around = self.padding * channels, (self.padding + end) * channels
+            x = mx.pad(x.reshape(batch, -1), [(0, 0), around])
+        padded = (time + 2 * self.padding + end) // self.row
         flat = x.reshape(batch * padded, self.row * channels)
         span = self.dilation * (self.taps - 1)
         rows = batch * padded - span
-        bias = None if self.bias is None else mx.tile(self.bias, self.made)
         out = None
+        if self.bias is not None:  # repeated by BLAS, faster than MLX does it
+            out = mx.ones((rows, 1), self.bias.dtype) @ mx.tile(self.bias, self.made)[None]
         for tap in range(self.taps):
             shifted, weight = flat[tap * self.dilation : tap * self.dilation + rows], self.weight[tap]
             if self.made == 1 and (tap + 1) * self.row > self.kernel:  # the last one ends within a row
                 width = (self.kernel - tap * self.row) * channels
                 shifted, weight = shifted[:, :width], weight[:width]
-            if out is None:
-                out = shifted @ weight if bias is None else mx.addmm(bias, shifted, weight)
-            else:
-                out = mx.addmm(out, shifted, weight)
+            out = shifted @ weight if out is None else mx.addmm(out, shifted, weight)
         assert out is not None
         if batch > 1:
             # rows that mix two neighbours fall into the last `span` places of each stretch and are cut off
@@ -182,13 +182,14 @@ class ConvTranspose1d:
         return mx.conv_transpose1d(x, self.weight, self.stride, self.padding) + self.bias
 
     def _overlap_add(self, x: mx.array) -> mx.array:
-        """One matrix product for each run of `stride` samples, then overlap-add of the runs."""
+        """Σ over runs of `stride` samples of (input that many frames earlier) @ (run)."""
         batch, time, _ = x.shape
+        around = self.blocks - 1
+        x = mx.pad(x, [(0, 0), (around, around), (0, 0)]) if around else x
         out: mx.array | None = None
         for block in range(self.blocks):
-            run = x @ self.weight[block]
-            run = mx.pad(run, [(0, 0), (block, self.blocks - 1 - block), (0, 0)])
-            out = run if out is None else out + run
+            earlier = x[:, around - block : around - block + time + around]
+            out = earlier @ self.weight[block] if out is None else mx.addmm(out, earlier, self.weight[block])
         assert out is not None
         length = (time - 1) * self.stride + self.kernel - 2 * self.padding
         samples = out.reshape(batch, -1, self.out_channels)[:, self.padding : self.padding + length]
