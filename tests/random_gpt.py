@@ -40,5 +40,5 @@ def models(sizes: dict[str, int], dtype: mx.Dtype, bits: int = 0) -> tuple[TextT
     arrays = {name: x if x.dtype == mx.uint32 else x.astype(dtype) for name, x in arrays.items()}
     model = TextToSemantic(config, Weights(dict(arrays), "test", dtype, how))
     plain = TextToSemantic(config, Weights(dict(arrays), "test", mx.float32, how))
-    plain.kernel = None
+    plain.kernel = plain.host = None
     return model, plain

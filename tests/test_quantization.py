@@ -17,8 +17,8 @@ from gpt_sovits_mlx.engine import shipped_voices
 from gpt_sovits_mlx.errors import WeightsError
 from gpt_sovits_mlx.layers import linear
 from gpt_sovits_mlx.layers.linear import Linear
-from gpt_sovits_mlx.layers.weights import Weights, open_model
-from gpt_sovits_mlx.models.t2s import T2SConfig, TextToSemantic
+from gpt_sovits_mlx.layers.weights import Weights
+from gpt_sovits_mlx.models.t2s import TextToSemantic
 from gpt_sovits_mlx.quantization import quantized
 from small_voice import make_model_folder
 
@@ -27,8 +27,7 @@ WIDTHS = {"in": 128, "out": 48}
 
 
 def load_gpt(path: Path) -> TextToSemantic:
-    config, weights = open_model(path)
-    return TextToSemantic(T2SConfig.from_dict(config), weights)
+    return TextToSemantic.load(path)
 
 
 def layer(tensors: dict[str, np.ndarray], quantization: Quantization) -> Linear:

@@ -22,6 +22,7 @@ from gpt_sovits_mlx import (
     vocoder,
 )
 from gpt_sovits_mlx.models.sovits import SoVITS
+from gpt_sovits_mlx.runtime import backend
 from gpt_sovits_mlx.sampling import NoiseStream
 from gpt_sovits_mlx.streaming import FIRST
 from gpt_sovits_mlx.vocoder import HELD, OVERLAP
@@ -223,7 +224,10 @@ def test_short_sentences_are_those_of_the_whole(engine):
         assert np.array_equal(joined(chunks), whole.audio)
 
 
-def test_chunks_may_be_taken_by_any_thread(engine):
+@pytest.mark.parametrize("plain", [False, True])
+def test_chunks_may_be_taken_by_any_thread(engine, monkeypatch, plain):
+    if plain:  # as on Metal, where a CPU has a step of its own
+        monkeypatch.setattr(engine.load_voice("small").gpt, "host", None)
     settings = {"voice": "small", "seed": 5, "max_tokens": 60}
     expected = joined(engine.stream(SMALL, **settings))
     chunks, taken = engine.stream(SMALL, **settings), []
@@ -234,7 +238,7 @@ def test_chunks_may_be_taken_by_any_thread(engine):
         if taken[-1] is None:
             break
     # a GPU may add up a convolution in another order the next time
-    assert len(taken) > 4 and np.abs(joined(taken[:-1]) - expected).max() < 1e-4
+    assert len(taken) > 4 and np.abs(joined(taken[:-1]) - expected).max() <= (0 if backend() == "cpu" else 1e-4)
 
 
 def test_companions_speak_their_language(tmp_path):

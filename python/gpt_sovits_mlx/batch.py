@@ -18,7 +18,7 @@ from .models.t2s import T2SState, TextToSemantic
 from .sampling import MIN_TOKENS, Sampling, sample
 
 ROWS = 16
-"""Sentences decoded together in MLX's operations; more would hold memory for little speed."""
+"""Sentences decoded together without the kernel; more would hold memory for little speed."""
 STEPS, LONG_STEPS = 16, 64
 """Steps of a launch of the decode kernel: at first and in company, and later alone."""
 Event = tuple[int, int | None]
@@ -81,13 +81,13 @@ class Batch(ABC):
     """
 
     state: State
+    logits: mx.array
     seen: mx.array
 
     def __init__(self, model: TextToSemantic, requests: dict[int, Request], sampling: Sampling):
         self.model, self.requests, self.sampling = model, requests, sampling
         self.rows, self.going = list(requests), set(requests)
         self.blocks: list[mx.array | None] = [None] * len(self.rows)
-        self.logits, self.read = _prefill(model, list(requests.values()))
 
     @abstractmethod
     def advance(self) -> list[list[Event]]:
@@ -142,9 +142,10 @@ class PlainBatch(Batch):
     def __init__(self, model: TextToSemantic, requests: dict[int, Request], sampling: Sampling):
         super().__init__(model, requests, sampling)
         given = list(requests.values())
-        self.state = self.read
+        self.logits, self.state = _prefill(model, given)
         if model.host is not None:
-            self.state = Rows(host_rows(self.read, [len(r.phones) for r in given], [len(r.prompt) for r in given]))
+            texts, prompts = [len(r.phones) for r in given], [len(r.prompt) for r in given]
+            self.state = Rows(host_rows(self.state, texts, prompts))
         self.steps = [0] * len(given)
         self.ids = mx.arange(model.config.vocab_size)
         self.seen = mx.array(_seen(given, model.config.vocab_size))
@@ -163,7 +164,10 @@ class PlainBatch(Batch):
         events = self._events(np.array(result).tolist(), self.steps)
         if host is not None and self.going:
             assert isinstance(self.state, Rows)
-            self.logits = host.decode(np.array(tokens), self.state.rows)
+            going = [i for i, request in enumerate(self.rows) if request in self.going]
+            if len(going) < len(self.rows):  # rows without padding are dropped for nothing
+                self.select(going)
+            self.logits = host.decode(np.array(tokens)[going], self.state.rows)
         return [events]
 
     def _noise(self) -> mx.array | None:
@@ -172,7 +176,9 @@ class PlainBatch(Batch):
             return None
         offsets = self._draw_noise(self.steps)
         if self.noise is None or 0 in offsets:
-            self.noise = mx.stack([block for block in self.blocks if block is not None])
+            blocks = [block for block in self.blocks if block is not None]
+            assert len(blocks) == len(self.blocks)
+            self.noise = mx.stack(blocks)
         if len(set(offsets)) == 1:
             return self.noise[:, offsets[0]]
         return self.noise[mx.arange(len(offsets)), mx.array(offsets)]
@@ -196,7 +202,8 @@ class KernelBatch(Batch):
         vocabulary = model.config.vocab_size
         seen = np.pad(_seen(given, vocabulary), [(0, 0), (0, -vocabulary % 32)])
         self.seen = mx.array(np.packbits(seen, axis=1, bitorder="little").view(np.uint32))
-        self.state = Rows(kernel_rows(self.read, given))
+        self.logits, state = _prefill(model, given)
+        self.state = Rows(kernel_rows(state, given))
 
     def advance(self) -> list[list[Event]]:
         kernel, model = self.model.kernel, self.model

@@ -55,7 +55,7 @@ def decode_steps(
     """Decode requests, yielding after each step (request, token) of those under way; `None` says that one ended.
 
     Continuous batching (Yu et al. 2022, "Orca"): when a quarter of the rows have ended, the next requests take their
-    places. The next step is under way on the device while this one's tokens are read back.
+    places.
     """
     rows = rows_for(model, rows)
     waiting = deque(range(len(requests)))
@@ -70,6 +70,7 @@ def decode_steps(
             else:
                 batch.shrink()
                 batch.join(fresh)
+            del fresh
         assert batch is not None
         yield from batch.advance()
         if not batch.going:

@@ -103,8 +103,11 @@ def _layers() -> list[Any]:
 def _label(layer: Any, given: tuple[Any, ...]) -> str:
     """Its class and, of a leaf, its sizes."""
     name, weight = type(layer).__name__, getattr(layer, "weight", None)
-    if not isinstance(weight, (mx.array, np.ndarray)) or any(isinstance(part, list) for part in vars(layer).values()):
+    parts = vars(layer).values()
+    if any(isinstance(part, list) or type(part).__module__.startswith(PACKAGES) for part in parts):
         return f"{name}, beside its layers"
+    if not isinstance(weight, (mx.array, np.ndarray)):
+        return name
     sizes = "×".join(map(str, weight.shape))
     stride, dilation = getattr(layer, "stride", 1), getattr(layer, "dilation", 1)
     details = [f"stride {stride}"] * (stride > 1) + [f"dilation {dilation}"] * (dilation > 1)

@@ -195,7 +195,7 @@ def steps_clock(model: TextToSemantic, given: Request, tokens: int) -> Clock:
         while batch.going:
             made += sum(token is not None for step in batch.advance() for _, token in step)
         seconds = time.perf_counter() - start
-        mx.synchronize()  # one step more is under way
+        mx.synchronize()  # one step more may be under way
         check_tokens(made, tokens)
         return seconds
 

@@ -35,6 +35,7 @@ def test_activations_are_exact_to_a_millionth():
     phi = np.array([math.erfc(-v / math.sqrt(2)) / 2 for v in exact])
     given = mx.array(x)
     assert np.abs(np.array(gelu(given)) - exact * phi).max() < 1.5e-6
+    assert np.abs(np.array(activation.gelu_of_gpu(given)) - exact * phi).max() < 1.5e-6
     assert np.abs(np.array(tanh(given)) - np.tanh(exact)).max() < 1e-6
     assert np.abs(np.array(sigmoid(given)) - 1 / (1 + np.exp(-exact))).max() < 1e-6
     far = mx.array([-1e4, -200.0, 200.0, 1e4])

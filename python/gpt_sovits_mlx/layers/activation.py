@@ -33,7 +33,7 @@ SMALLEST = -87.0
 
 def gelu(x: mx.array) -> mx.array:
     """Exact GELU, x · Φ(x) (Hendrycks and Gimpel 2016)."""
-    return _gelu_of_gpu(x) if backend() != "cpu" else _gelu(x)
+    return gelu_of_gpu(x) if backend() != "cpu" else _gelu(x)
 
 
 def sigmoid(x: mx.array) -> mx.array:
@@ -50,7 +50,7 @@ def softmax(x: mx.array) -> mx.array:
 
 
 @partial(mx.compile, shapeless=True)
-def _gelu_of_gpu(x: mx.array) -> mx.array:
+def gelu_of_gpu(x: mx.array) -> mx.array:
     """In one kernel."""
     return x * (1 + mx.erf(x / math.sqrt(2))) / 2
 

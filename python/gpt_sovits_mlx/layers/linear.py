@@ -22,12 +22,12 @@ class QuantizedMatrix:
     quantization: Quantization
 
     @classmethod
-    def of(cls, scope: Scope, columns: int | None = None) -> QuantizedMatrix | None:
+    def of(cls, scope: Scope, out: int | None = None, columns: int | None = None) -> QuantizedMatrix | None:
         """The matrix `weight` of a scope; `None` where the file holds it whole. It must go through `keep`."""
         quantization = scope.weights.quantization
         if quantization is None or SCALES not in scope:
             return None
-        scales = scope.raw(SCALES, None, None if columns is None else columns // quantization.group_size)
+        scales = scope.raw(SCALES, out, None if columns is None else -(-columns // quantization.group_size))
         out, groups = scales.shape
         words = groups * quantization.group_size * quantization.bits // 32
         packed = scope.raw("weight", out, words, dtype=mx.uint32)
@@ -56,7 +56,7 @@ class Linear:
     where MLX's quantized products run at about 2 GFLOP/s, BLAS's at 70 and more: there it is unpacked once, when it is
     loaded.
 
-    Layers of several scopes that read the same x become one, whose outputs lie side by side.
+    Layers of several scopes that read the same x become one, whose outputs lie side by side; `shape` is that of each.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Linear:
         out, columns = shape
         weights, biases = [], []
         for scope in scopes:
-            weights.append(QuantizedMatrix.of(scope, columns) or _plain(scope, dtype, (out, columns)))
+            weights.append(QuantizedMatrix.of(scope, out, columns) or _plain(scope, dtype, (out, columns)))
             rows, columns = weights[-1].shape
             if bias:
                 biases.append(scope.raw("bias", rows))

@@ -84,8 +84,7 @@ class HostDecoder:
 
     def decode(self, tokens: np.ndarray, rows: Sequence[HostRow]) -> mx.array:
         """One step: the rows' newest tokens (B,) → logits (B, vocab) of the next ones, float32."""
-        positions = _view(self.positions.first(1 + max(row.position for row in rows)))
-        x = self.embedding[tokens] + positions[[row.position for row in rows]]
+        x = self.embedding[tokens] + np.array(self.positions.of([row.position for row in rows]))
         for row in rows:
             row.make_room()
         for at, layer in enumerate(self.layers):

@@ -77,9 +77,13 @@ class SinePositions:
         """(B, 1, width), one frame a row, each at a position of its own."""
         if len(set(positions)) == 1:
             return self(x, positions[0])
+        return x + self.of(positions)[:, None]
+
+    def of(self, positions: Sequence[int]) -> mx.array:
+        """What is added at these positions, (B, width)."""
         if max(positions) < self.LENGTH:
-            return x + self.table[mx.array(list(positions))][:, None]
-        return x + mx.stack([self._rows(p, p + 1) for p in positions])
+            return self.table[mx.array(list(positions))]
+        return mx.concatenate([self._rows(p, p + 1) for p in positions])
 
     def first(self, count: int) -> mx.array:
         """What is added at the first `count` positions or more, (P, width)."""
@@ -173,7 +177,7 @@ class T2SState:
 
 
 class TextToSemantic:
-    """The GPT. It holds weights only: the state of a decode lives in a `T2SState`.
+    """The GPT. It holds weights only: the state of a decode lives in a `T2SState`, or in the host's or kernel's rows.
 
     Attributes:
         kernel: decodes several steps at once where MLX computes on CUDA; `None` elsewhere.
