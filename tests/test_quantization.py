@@ -20,6 +20,7 @@ from gpt_sovits_mlx.layers.linear import Linear
 from gpt_sovits_mlx.layers.weights import Weights
 from gpt_sovits_mlx.models.t2s import TextToSemantic
 from gpt_sovits_mlx.quantization import quantized
+from gpt_sovits_mlx.runtime import backend
 from small_voice import make_model_folder
 
 SENTENCES = Path(__file__).parent.parent / "scripts" / "demo_voice_sentences" / "english.txt"
@@ -38,7 +39,7 @@ def layer(tensors: dict[str, np.ndarray], quantization: Quantization) -> Linear:
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("group_size", [32, 64, 128])
 def test_both_products_are_that_of_what_the_numbers_stand_for(bits, group_size, monkeypatch):
-    """Packed weights as a GPU multiplies by them, and unpacked ones as a CPU does; one row, a batch, a prefill."""
+    """Packed weights as Metal and CUDA multiply by them, unpacked ones as a CPU does; one row, a batch, a prefill."""
     random = np.random.default_rng(bits)
     weight = random.standard_normal((WIDTHS["out"], WIDTHS["in"])).astype(np.float32)
     bias = random.standard_normal(WIDTHS["out"]).astype(np.float32)
@@ -54,10 +55,14 @@ def test_both_products_are_that_of_what_the_numbers_stand_for(bits, group_size, 
     monkeypatch.setattr(linear, "backend", lambda: "metal")
     packed = layer(tensors, quantization)
     assert not isinstance(packed.weight, mx.array)
+    forms = (packed, "metal"), (packed, "cuda"), (unpacked, "cpu")
+    if backend() == "cuda":  # which lacks what Metal does
+        forms = forms[1:]
     for lead in ((1, 1), (8, 1), (1, 125), (3, 60)):
         x = random.standard_normal((*lead, WIDTHS["in"])).astype(np.float32)
         expected = x.astype(np.float64) @ stood_for.T.astype(np.float64) + bias
-        for form in (packed, unpacked):
+        for form, name in forms:
+            monkeypatch.setattr(linear, "backend", lambda name=name: name)
             y = form(mx.array(x))
             assert y.dtype == mx.float32 and y.shape == expected.shape
             assert np.abs(np.array(y) - expected).max() < 2e-6 * np.abs(expected).max()

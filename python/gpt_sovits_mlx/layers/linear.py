@@ -44,7 +44,13 @@ class QuantizedMatrix:
         return mx.dequantize(self.packed, self.scales, self.biases, group_size=q.group_size, bits=q.bits)
 
     def product(self, x: mx.array) -> mx.array:
-        """x Wᵀ: (…, in) → (…, out)."""
+        """x Wᵀ: (…, in) → (…, out).
+
+        On CUDA the matrix is unpacked first: for some sizes MLX would compile a product of its own there for minutes,
+        with headers that its wheel lacks.
+        """
+        if backend() == "cuda":
+            return x @ self.whole().T
         q = self.quantization
         return mx.quantized_matmul(x, self.packed, self.scales, self.biases, True, q.group_size, q.bits)
 
