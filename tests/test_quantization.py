@@ -27,10 +27,6 @@ SENTENCES = Path(__file__).parent.parent / "scripts" / "demo_voice_sentences" / 
 WIDTHS = {"in": 128, "out": 48}
 
 
-def load_gpt(path: Path) -> TextToSemantic:
-    return TextToSemantic.load(path)
-
-
 def layer(tensors: dict[str, np.ndarray], quantization: Quantization) -> Linear:
     arrays = {name: mx.array(value) for name, value in tensors.items()}
     return Linear(Weights(arrays, "x.safetensors", mx.float32, quantization).scope("x."))
@@ -93,13 +89,13 @@ def test_a_checkpoint_converted_to_fewer_bits(bits, limit, checkpoint, golden, t
     bert = mx.array(data["bert"].astype(np.float32)).swapaxes(1, 2)
     prompt = mx.array(data["prompt"].astype(np.int32).reshape(1, -1))
     phones = mx.array(data["phones"].astype(np.int32))
-    unpacked = np.array(load_gpt(done.weights).prefill(phones, bert, prompt)[0])
+    unpacked = np.array(TextToSemantic.load(done.weights).prefill(phones, bert, prompt)[0])
     expected = data["step0_logits"]
     moved = np.sqrt(np.square(unpacked - expected).mean()) / expected.std()
     print(f"{bits} bits: logits move by {100 * moved:.2f} % of their standard deviation")
     assert 1e-4 < moved < limit
     monkeypatch.setattr(linear, "backend", lambda: "metal")
-    assert np.abs(np.array(load_gpt(done.weights).prefill(phones, bert, prompt)[0]) - unpacked).max() < 1e-4
+    assert np.abs(np.array(TextToSemantic.load(done.weights).prefill(phones, bert, prompt)[0]) - unpacked).max() < 1e-4
 
 
 def spoil(tensors: dict[str, np.ndarray], config: dict[str, Any], what: str) -> str:
@@ -149,7 +145,7 @@ def test_damage_is_named(what, checkpoint, tmp_path):
     save_file(tensors, path)
     config_path.write_text(json.dumps(config))
     with pytest.raises(WeightsError) as refused:
-        load_gpt(path)
+        TextToSemantic.load(path)
     assert named in str(refused.value) and "\n" not in str(refused.value)
 
 
@@ -159,7 +155,7 @@ def test_configurations_of_before_are_read(checkpoint, tmp_path):
     config = json.loads(config_path.read_text())
     assert config.pop("quantization") is None
     config_path.write_text(json.dumps(config))
-    assert load_gpt(path).layers
+    assert TextToSemantic.load(path).layers
 
 
 def test_what_cannot_be_quantized_is_refused(tmp_path):
@@ -195,7 +191,7 @@ def test_the_demo_voice_chooses_the_same_tokens(tmp_path):
     models = [voice.gpt]
     for bits in (8, 4):
         done = convert_gpt(gpt, tmp_path / str(bits) / "gpt.safetensors", quantization=Quantization(bits))
-        models.append(load_gpt(done.weights))
+        models.append(TextToSemantic.load(done.weights))
     texts = SENTENCES.read_text(encoding="utf-8").splitlines()[:10]
     rows = [[*voice.conditioning.phones, *voice.frontend.utterance(text, "en").phone_ids] for text in texts]
     lengths = [len(row) for row in rows]

@@ -21,7 +21,9 @@ from gpt_sovits_mlx import (
     streaming,
     vocoder,
 )
+from gpt_sovits_mlx.models.decode_host import HostDecoder
 from gpt_sovits_mlx.models.sovits import SoVITS
+from gpt_sovits_mlx.models.t2s import TextToSemantic
 from gpt_sovits_mlx.runtime import backend
 from gpt_sovits_mlx.sampling import NoiseStream
 from gpt_sovits_mlx.streaming import FIRST
@@ -184,16 +186,21 @@ def test_chunks_get_all_the_context_that_they_see(engine, monkeypatch):
 
 
 def test_closing_ends_the_work(engine, monkeypatch):
-    steps, decode = [], streaming.decode_steps
-    monkeypatch.setattr(streaming, "decode_steps", lambda *a: (steps.append(1) or step for step in decode(*a)))
+    steps, advance = [], streaming.decode_steps
+    monkeypatch.setattr(streaming, "decode_steps", lambda *a: (steps.append(1) or step for step in advance(*a)))
+    decodes = []
+    for kind in (TextToSemantic, HostDecoder):
+        monkeypatch.setattr(kind, "decode", lambda *a, decode=kind.decode: (decodes.append(1), decode(*a))[1])
     calls = watch(monkeypatch)
     chunks = engine.stream(SMALL, voice="small", seed=5, max_tokens=90)
     assert not steps
     next(chunks)
     assert len(steps) == FIRST and len(calls) == 1
+    assert len(decodes) == (0 if backend() == "cuda" else FIRST)  # where the kernel makes the steps
     chunks.close()
     assert next(chunks, None) is None
     assert len(steps) == FIRST and len(calls) == 1
+    assert len(decodes) == (0 if backend() == "cuda" else FIRST)
 
 
 @pytest.mark.parametrize("speed", [0.7, 1.3, 3.0])

@@ -161,13 +161,14 @@ class PlainBatch(Batch):
             self.logits = self.model.decode(tokens, self.state)
         mx.async_eval(result, self.seen, self.logits)
         # one small read-back for the whole batch
-        events = self._events(np.array(result).tolist(), self.steps)
+        drawn = np.array(result)
+        events = self._events(drawn.tolist(), self.steps)
         if host is not None and self.going:
             assert isinstance(self.state, Rows)
             going = [i for i, request in enumerate(self.rows) if request in self.going]
             if len(going) < len(self.rows):  # rows without padding are dropped for nothing
                 self.select(going)
-            self.logits = host.decode(np.array(tokens)[going], self.state.rows)
+            self.logits = host.decode(drawn[going], self.state.rows)
         return [events]
 
     def _noise(self) -> mx.array | None:
