@@ -246,6 +246,20 @@ class KernelBatch(Batch):
         return [events for events in made if events]
 
 
+def batch_of(model: TextToSemantic, requests: dict[int, Request], sampling: Sampling) -> Batch:
+    """A batch of requests that have been read, in the form that suits the back end."""
+    form = PlainBatch if model.kernel is None else KernelBatch
+    return form(model, requests, sampling)
+
+
+def rows_for(model: TextToSemantic, wanted: int | None) -> int:
+    """Sentences to decode together: as many as are wanted, or as gain speed, and as the kernel can take."""
+    if model.kernel is None:
+        return wanted or ROWS
+    most = max(model.kernel.layouts)
+    return min(wanted or most, most)
+
+
 def _prefill(model: TextToSemantic, requests: Sequence[Request]) -> tuple[mx.array, T2SState]:
     phones, lengths = padded_ids([r.phones for r in requests])
     prompt, prompt_lengths = padded_ids([r.prompt for r in requests])

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from .batch import ROWS, Batch, Event, KernelBatch, Noise, PlainBatch, Request
+from .batch import Batch, Event, Noise, Request, batch_of, rows_for
 from .models.t2s import TextToSemantic
 from .sampling import Sampling
 
@@ -77,17 +77,3 @@ def decode_steps(
             batch = None
         elif not waiting and 2 * len(batch.going) <= len(batch.rows):
             batch.shrink()
-
-
-def batch_of(model: TextToSemantic, requests: dict[int, Request], sampling: Sampling) -> Batch:
-    """A batch of requests that have been read, in the form that suits the back end."""
-    form = PlainBatch if model.kernel is None else KernelBatch
-    return form(model, requests, sampling)
-
-
-def rows_for(model: TextToSemantic, wanted: int | None) -> int:
-    """Sentences to decode together: as many as are wanted, or as gain speed, and as the kernel can take."""
-    if model.kernel is None:
-        return wanted or ROWS
-    most = max(model.kernel.layouts)
-    return min(wanted or most, most)

@@ -12,7 +12,8 @@ import mlx.core as mx
 import numpy as np
 
 from gpt_sovits_mlx import audio
-from gpt_sovits_mlx.generation import Request, batch_of, generate
+from gpt_sovits_mlx.batch import batch_of
+from gpt_sovits_mlx.generation import Request, generate
 from gpt_sovits_mlx.models.t2s import TextToSemantic
 from gpt_sovits_mlx.result import SynthesisResult
 from gpt_sovits_mlx.sampling import NoiseStream, Sampling, sample
