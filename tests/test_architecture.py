@@ -26,7 +26,7 @@ LAYERS = [
     {"models", "sampling"},
     {"layers", "kernels"},
     {"audio"},
-    {"runtime", "files", "quantization", "choices"},
+    {"runtime", "cores", "files", "quantization", "choices"},
     {"errors"},
 ]
 # what the line above forbids and the design wants all the same

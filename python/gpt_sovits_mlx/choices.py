@@ -24,12 +24,14 @@ class Choices:
     Attributes:
         convolution: MLX's own convolutions, or chains of matrix products over their taps.
         transposed: MLX's own transposed convolutions, or a matrix product for each phase.
+        host: whether the vocoder's generator runs in numpy on the CPU's cores.
         fused: whether the vocoder's residual blocks are compiled (`mx.compile`).
         padded: whether the vocoder pads sentences to a few lengths.
     """
 
     convolution: str
     transposed: str
+    host: bool
     fused: bool
     padded: bool
 
@@ -37,6 +39,7 @@ class Choices:
 KNOWN: dict[str, tuple[Any, Any]] = {
     "convolution": ("native", "taps"),
     "transposed": ("native", "phases"),
+    "host": (False, True),
     "fused": (False, True),
     "padded": (False, True),
 }
@@ -47,9 +50,8 @@ _tried: list[Choices] = []
 def usual() -> Choices:
     """What was found fastest for the back end: on a CPU MLX has no fast path for dilated and transposed convolutions
     (about 1 GFLOP/s), and CUDA plans each convolution for each shape. Metal is taken to have neither trait."""
-    on = backend()
-    products = on == "cpu"
-    return Choices("taps" if products else "native", "phases" if products else "native", on == "cuda", on == "cuda")
+    cpu, cuda = backend() == "cpu", backend() == "cuda"
+    return Choices("taps" if cpu else "native", "phases" if cpu else "native", host=cpu, fused=cuda, padded=cuda)
 
 
 def choices() -> Choices:

@@ -13,6 +13,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from gpt_sovits_mlx.cores import Cores
+
 from .measure import Case
 
 PACKAGES = ("gpt_sovits_mlx.layers.", "gpt_sovits_mlx.models.")
@@ -22,8 +24,8 @@ class Profile:
     """Seconds by operation.
 
     Every layer is made to evaluate what it is given and what it returns, so an operation's time is its own: not that
-    of the layers inside it, nor of lazy work before it. This costs what lazy evaluation and compilation gain: take the
-    shares, not the sum.
+    of the layers inside it, nor of lazy work before it. This costs what lazy evaluation, compilation and several cores
+    gain: take the shares, not the sum.
     """
 
     def __init__(self) -> None:
@@ -57,18 +59,19 @@ class Profile:
     def _wrapped(self) -> Iterator[None]:
         """All layers of the package and MLX's attention, under this profile."""
         layers = {kind: kind.__call__ for kind in _layers()}
-        attention = mx.fast.scaled_dot_product_attention
+        attention, run = mx.fast.scaled_dot_product_attention, Cores._run
         # nothing can be evaluated inside a compiled function
         mx.disable_compile()
         try:
             for kind, call in layers.items():
                 kind.__call__ = self._timed(call, lambda self, *given: _label(self, given))
             mx.fast.scaled_dot_product_attention = self._timed(attention, lambda *_: "attention")
+            Cores._run = lambda self, work, firsts, lasts: map(work, firsts, lasts)  # in the thread that measures
             yield
         finally:
             for kind, call in layers.items():
                 kind.__call__ = call
-            mx.fast.scaled_dot_product_attention = attention
+            mx.fast.scaled_dot_product_attention, Cores._run = attention, run
             mx.enable_compile()
 
     def _timed(self, call: Callable[..., Any], label: Callable[..., str]) -> Callable[..., Any]:

@@ -13,9 +13,6 @@ from .weights import Scope
 
 RUN = 16
 """Taps that a grouped convolution on a CPU takes at once."""
-PAIRED_KERNEL, PAIRED_CHANNELS = 7, 128
-"""A convolution with as long a kernel and as few channels makes two frames at once on a CPU: BLAS is that much faster
-with matrices twice as wide (a tenth to a quarter less time)."""
 
 
 class Conv1d:
@@ -48,17 +45,17 @@ class Conv1d:
             # (runs, groups, taps of a run · in / groups, out / groups)
             weight = weight.reshape(self.kernel // self.run, groups, -1, out // groups)
         else:
-            paired = stride == dilation == 1 and self.kernel >= PAIRED_KERNEL and out <= PAIRED_CHANNELS
-            # rows of `row` frames give `made` frames each
-            self.form, self.made, self.row = self._sum_of_taps, 1 + paired, stride + paired
-            self.taps = -(-(self.kernel + self.made - 1) // self.row)
-            weight = weight.transpose(2, 1, 0)
-            spare = self.taps * self.row - self.kernel
-            shifted = [mx.pad(weight, [(by, spare - by), (0, 0), (0, 0)]) for by in range(self.made)]
-            # (taps, row · in, made · out)
-            weight = mx.stack(shifted, axis=2).reshape(self.taps, -1, self.made * out)
+            self.form = self._sum_of_taps
+            # (taps, stride · in, out): rows of `stride` frames
+            weight = mx.pad(weight.transpose(2, 1, 0), [(0, -self.kernel % stride), (0, 0), (0, 0)])
+            weight = weight.reshape(-1, stride * weight.shape[1], out)
         self.weight = scope.keep(weight)
         self.bias = scope.tensor("bias", out) if bias else None
+
+    @property
+    def taps(self) -> mx.array:
+        """The kernel, (k, in, out), of a convolution with stride 1 and one group."""
+        return self.weight if self.form == self._sum_of_taps else self.weight.transpose(1, 2, 0)
 
     @property
     def reach(self) -> int:
@@ -91,32 +88,29 @@ class Conv1d:
 
     def _sum_of_taps(self, x: mx.array) -> mx.array:
         """Σ over taps of (shifted input) @ (tap), all rows of the batch laid end to end as one long signal."""
-        count = (x.shape[1] + 2 * self.padding - self.dilation * (self.kernel - 1) - 1) // self.stride + 1
-        end = -(x.shape[1] + 2 * self.padding) % self.row
-        if self.made > 1:
-            end = (-(-count // self.made) + self.taps - 1) * self.row - x.shape[1] - 2 * self.padding
+        end = -(x.shape[1] + 2 * self.padding) % self.stride
         batch, time, channels = x.shape
+        count = (time + 2 * self.padding - self.dilation * (self.kernel - 1) - 1) // self.stride + 1
         if self.padding or end:  # of rows laid flat, which MLX copies faster
             around = self.padding * channels, (self.padding + end) * channels
             x = mx.pad(x.reshape(batch, -1), [(0, 0), around])
-        padded = (time + 2 * self.padding + end) // self.row
-        flat = x.reshape(batch * padded, self.row * channels)
-        span = self.dilation * (self.taps - 1)
+        padded = (time + 2 * self.padding + end) // self.stride
+        flat = x.reshape(batch * padded, self.stride * channels)
+        span = self.dilation * (len(self.weight) - 1)
         rows = batch * padded - span
         out = None
         if self.bias is not None:  # repeated by BLAS, faster than MLX does it
-            out = mx.ones((rows, 1), self.bias.dtype) @ mx.tile(self.bias, self.made)[None]
-        for tap in range(self.taps):
-            shifted, weight = flat[tap * self.dilation : tap * self.dilation + rows], self.weight[tap]
-            if self.made == 1 and (tap + 1) * self.row > self.kernel:  # the last one ends within a row
-                width = (self.kernel - tap * self.row) * channels
-                shifted, weight = shifted[:, :width], weight[:width]
+            out = mx.ones((rows, 1), self.bias.dtype) @ self.bias[None]
+        for tap, weight in enumerate(self.weight):
+            shifted, left = flat[tap * self.dilation : tap * self.dilation + rows], self.kernel - tap * self.stride
+            if left < self.stride:  # the last one ends within a row
+                shifted, weight = shifted[:, : left * channels], weight[: left * channels]
             out = shifted @ weight if out is None else mx.addmm(out, shifted, weight)
         assert out is not None
         if batch > 1:
             # rows that mix two neighbours fall into the last `span` places of each stretch and are cut off
             out = mx.pad(out, [(0, span), (0, 0)]).reshape(batch, padded, -1)[:, : padded - span]
-        return out.reshape(batch, (padded - span) * self.made, -1)[:, :count]
+        return out.reshape(batch, padded - span, -1)[:, :count]
 
 
 class NormalisedConv1d:
@@ -156,19 +150,31 @@ class ConvTranspose1d:
     """Transposed convolution: (B, T, in) → (B, (T−1)·stride − 2·padding + k, out). PyTorch weight (in, out, k)."""
 
     def __init__(self, scope: Scope, stride: int, padding: int = 0):
-        channels, self.out_channels, self.kernel = scope.shape("weight")
+        _, self.out_channels, self.kernel = scope.shape("weight")
         self.stride, self.padding = stride, padding
         weight = scope.raw("weight")
         self.by_phases = choices().transposed == "phases"
         if self.by_phases:
-            # kernel padded to whole strides, so that each input frame gives `blocks` runs of `stride` samples
-            self.blocks = -(-self.kernel // stride)
-            weight = mx.pad(weight, [(0, 0), (0, 0), (0, self.blocks * stride - self.kernel)])
-            weight = weight.reshape(channels, self.out_channels, self.blocks, stride)
-            self.weight = scope.keep(weight.transpose(2, 0, 3, 1).reshape(self.blocks, channels, -1))
+            self.weight = scope.keep(self._phases(weight))
         else:
             self.weight = scope.keep(weight.transpose(1, 2, 0))
         self.bias = scope.tensor("bias", self.out_channels)
+
+    def _phases(self, weight: mx.array) -> mx.array:
+        """The kernel (in, out, k) as that of a convolution whose frames are `stride` samples.
+
+        It is padded to whole strides, so that each input frame gives blocks of `stride` samples: (blocks, in,
+        stride · out), the last block first.
+        """
+        blocks = -(-self.kernel // self.stride)
+        weight = mx.pad(weight, [(0, 0), (0, 0), (0, blocks * self.stride - self.kernel)])
+        weight = weight.reshape(*weight.shape[:2], blocks, self.stride)[:, :, ::-1]
+        return weight.transpose(2, 0, 3, 1).reshape(blocks, len(weight), -1)
+
+    @property
+    def taps(self) -> mx.array:
+        """See `_phases`."""
+        return self.weight if self.by_phases else self._phases(self.weight.transpose(2, 0, 1))
 
     def sources(self, first: int, last: int) -> tuple[int, int]:
         """The first and the last input frame that the output's frames `first` to `last` depend on."""
@@ -182,14 +188,14 @@ class ConvTranspose1d:
         return mx.conv_transpose1d(x, self.weight, self.stride, self.padding) + self.bias
 
     def _overlap_add(self, x: mx.array) -> mx.array:
-        """Σ over runs of `stride` samples of (input that many frames earlier) @ (run)."""
+        """Σ over blocks of `stride` samples of (input that many frames earlier) @ (block)."""
         batch, time, _ = x.shape
-        around = self.blocks - 1
+        around = len(self.weight) - 1
         x = mx.pad(x, [(0, 0), (around, around), (0, 0)]) if around else x
         out: mx.array | None = None
-        for block in range(self.blocks):
-            earlier = x[:, around - block : around - block + time + around]
-            out = earlier @ self.weight[block] if out is None else mx.addmm(out, earlier, self.weight[block])
+        for block, weight in enumerate(self.weight):
+            earlier = x[:, block : block + time + around]
+            out = earlier @ weight if out is None else mx.addmm(out, earlier, weight)
         assert out is not None
         length = (time - 1) * self.stride + self.kernel - 2 * self.padding
         samples = out.reshape(batch, -1, self.out_channels)[:, self.padding : self.padding + length]

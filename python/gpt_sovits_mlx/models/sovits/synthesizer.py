@@ -15,6 +15,7 @@ from ...layers.fusion import padded_length
 from ...layers.weights import Weights, open_model
 from .flow import Flow
 from .generator import Generator
+from .generator_host import HostGenerator
 from .quantizer import SemanticQuantizer
 from .style_encoder import StyleEncoder
 from .text_encoder import TextEncoder
@@ -84,6 +85,7 @@ class SoVITS:
             root / "dec", config.upsample_rates, config.upsample_kernel_sizes, config.resblock_dilation_sizes
         )
         weights.finish()
+        self._samples = HostGenerator(self.generator) if choices().host else self.generator
         self.pads = choices().padded
 
     @classmethod
@@ -192,7 +194,7 @@ class SoVITS:
         within = lengths and [min(max(n - low, 0), high - low) for n in lengths]
         piece, mask = self._masked(x[:, low:high], within)
         hop = self.config.samples_per_frame
-        return self.generator(piece, style, mask)[:, (first - low) * hop : (last - low) * hop].astype(mx.float32)
+        return self._samples(piece, style, mask)[:, (first - low) * hop : (last - low) * hop].astype(mx.float32)
 
     def _masked(self, x: mx.array, lengths: Sequence[int] | None) -> tuple[mx.array, mx.array | None]:
         """As `_padded` where there is anything to pad or to mask, else `x` as it is."""

@@ -1,0 +1,44 @@
+"""Work in numpy on every core of a CPU."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+
+from threadpoolctl import ThreadpoolController
+
+_lock = threading.Lock()
+
+
+class Cores:
+    """Threads that share work out among themselves, each with a BLAS that takes no more of them."""
+
+    def __init__(self, pool: ThreadPoolExecutor, count: int):
+        self._pool, self.count = pool, count
+
+    def share(self, work: Callable[[int, int], None], length: int, parts: int) -> None:
+        """Call `work(first, last)` for so many parts of the numbers below `length`, and wait for all."""
+        ends = [length * part // parts for part in range(parts + 1)]
+        list(self._run(work, ends[:-1], ends[1:]))
+
+    def _run(self, work: Callable[[int, int], None], firsts: Iterable[int], lasts: Iterable[int]) -> Iterator[None]:
+        return self._pool.map(work, firsts, lasts)
+
+
+@contextmanager
+def all_cores() -> Iterator[Cores]:
+    """As many threads as BLAS would take (`OPENBLAS_NUM_THREADS` says how many), for one caller at a time."""
+    with _lock:
+        blas = _libraries().select(user_api="blas")
+        count = max((library["num_threads"] for library in blas.info()), default=os.cpu_count() or 1)
+        with blas.limit(limits=1), ThreadPoolExecutor(count) as pool:
+            yield Cores(pool, count)
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    return ThreadpoolController()

@@ -1,0 +1,244 @@
+"""The generator on a CPU, in numpy: every core makes stretches of the signal, each small enough for its cache.
+
+MLX's operations pass over the whole signal one after the other, and its sum of products, a tap each, is written anew
+for every tap. It equals `Generator`.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import mlx.core as mx
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from ...cores import Cores, all_cores
+from ...layers.convolution import Conv1d, ConvTranspose1d
+from .generator import LAST_SLOPE, SLOPE, Generator, Pair, ResBlock
+
+STRETCH = 2 << 20
+"""Bytes of an array of a stretch, at most."""
+SHORTEST = 128
+"""Frames of a stretch, at least: it is made with those on either side that it depends on."""
+WIDTH = 32
+"""Outputs for which a product is fast; a convolution with fewer channels makes several frames at once."""
+ROW = 1024
+"""Numbers of a row of biases: numpy starts a loop for each row."""
+
+
+class HostGenerator:
+    """See `Generator`; it holds views of its weights, where they lie as needed."""
+
+    def __init__(self, generator: Generator):
+        self.generator = generator
+        self.upsamplings = [HostUpsampling(upsampling) for upsampling in generator.upsamplings]
+        self.stages = [[HostResBlock(block) for block in blocks] for blocks in generator.stages]
+        self.conv_out = HostConv.of(generator.conv_out)
+
+    def __call__(self, z: mx.array, style: mx.array, mask: mx.array | None = None) -> mx.array:
+        """Latent (B, T, inter), style (B, 1, gin) → audio (B, T · Π rates); zeros where a row has ended."""
+        start = self.generator.conv_in(z, mask) + self.generator.condition(style)
+        ends = [z.shape[1]] * len(z) if mask is None else np.array(mask.sum(axis=(1, 2))).astype(int)
+        rate = math.prod(upsampling.stride for upsampling in self.upsamplings)
+        audio = np.zeros((len(z), z.shape[1] * rate), np.float32)
+        with all_cores() as cores:
+            for x, end, row in zip(np.array(start.astype(mx.float32)), ends, audio, strict=True):
+                row[: end * rate] = self._samples(x[:end], cores)[: end * rate]
+        return mx.array(audio)
+
+    def _samples(self, x: np.ndarray, cores: Cores) -> np.ndarray:
+        """What follows the first convolution, of one row: (T, channels) → (T · Π rates)."""
+        for upsampling, blocks in zip(self.upsamplings, self.stages, strict=True):
+            x = _mean_of_blocks(upsampling(x, cores), blocks, cores)
+        made, reach = np.empty((len(x), 1), np.float32), self.conv_out.reach
+
+        def work(first: int, last: int) -> None:
+            near = _stretch(x, first - reach, last + reach)
+            np.tanh(self.conv_out(_leaky_relu(near, LAST_SLOPE)), out=made[first:last])
+
+        cores.share(work, len(x), _parts(x.shape, cores))
+        return made[:, 0]
+
+
+def _mean_of_blocks(x: np.ndarray, blocks: list[HostResBlock], cores: Cores) -> np.ndarray:
+    """The residual blocks of a stage: (T, channels) → the same."""
+    made = np.empty_like(x)
+
+    def work(first: int, last: int) -> None:
+        total = blocks[0](x, first, last)
+        for block in blocks[1:]:
+            total += block(x, first, last)
+        np.multiply(total, np.float32(1 / len(blocks)), out=made[first:last])
+
+    cores.share(work, len(x), _parts(x.shape, cores))
+    return made
+
+
+class HostResBlock:
+    """See `ResBlock`."""
+
+    def __init__(self, block: ResBlock):
+        self.reach, self.pairs = block.reach, [HostPair(pair) for pair in block.pairs]
+
+    def __call__(self, x: np.ndarray, first: int, last: int) -> np.ndarray:
+        """What it makes of the signal (T, channels) from frame `first` to `last`."""
+        start = first - self.reach
+        y = _stretch(x, start, last + self.reach)
+        for pair in self.pairs:
+            y = pair(y, start, len(x))
+            start += pair.reach
+        return y
+
+
+class HostPair:
+    """See `Pair`."""
+
+    def __init__(self, pair: Pair):
+        self.dilated, self.plain, self.reach = HostConv.of(pair.dilated), HostConv.of(pair.plain), pair.reach
+
+    def __call__(self, x: np.ndarray, first: int, length: int) -> np.ndarray:
+        """A stretch that begins at frame `first` of a signal → the same without `reach` frames on either side.
+
+        What is beyond the signal's ends stays 0, as if both convolutions padded it.
+        """
+        inner = self.dilated(_leaky_relu(x, SLOPE))
+        inner = _leaky_relu(_ended(inner, first + self.dilated.reach, length), SLOPE)
+        y = self.plain(inner)
+        y += x[self.reach : self.reach + len(y)]
+        return _ended(y, first + self.reach, length)
+
+
+class HostUpsampling:
+    """See `ConvTranspose1d`: as a convolution, each of whose frames is as many samples as the stride."""
+
+    def __init__(self, upsampling: ConvTranspose1d):
+        self.stride, self.padding, self.kernel = upsampling.stride, upsampling.padding, upsampling.kernel
+        self.out = upsampling.out_channels
+        bias = mx.tile(upsampling.bias, self.stride)
+        self.convolution = HostConv(_host(upsampling.taps), _host(bias))
+
+    def __call__(self, x: np.ndarray, cores: Cores) -> np.ndarray:
+        """(T, in) → (T', out), of what the activation makes of x."""
+        around = self.convolution.kernel - 1
+        made = np.empty((len(x) + around, self.stride * self.out), np.float32)
+
+        def work(first: int, last: int) -> None:
+            made[first:last] = self.convolution(_leaky_relu(_stretch(x, first - around, last), SLOPE))
+
+        cores.share(work, len(made), _parts(made.shape, cores))
+        length = (len(x) - 1) * self.stride + self.kernel - 2 * self.padding
+        return made.reshape(-1, self.out)[self.padding : self.padding + length]
+
+
+class HostConv:
+    """Convolution over time without padding: (T, in) → (T − 2 · reach, out).
+
+    The k frames that an output depends on lie side by side in memory. So rows that begin k frames apart are a matrix
+    that is there already, and its product with the kernel, (k · in, out), is every k-th output: k products are all.
+    Of a short signal these have few rows, for which BLAS would rearrange the whole kernel each time: then a few taps
+    are taken after the others.
+    """
+
+    def __init__(self, taps: np.ndarray, bias: np.ndarray | None, dilation: int = 1):
+        """Of a kernel (k, in, out)."""
+        self.kernel, self.channels, self.out = taps.shape
+        self.dilation, self.reach = dilation, dilation * (self.kernel - 1) // 2
+        self.made = max(1, WIDTH // self.out)
+        self.taps = self.kernel + self.made - 1
+        if self.made > 1:
+            spread = np.zeros((self.taps, self.channels, self.made, self.out), np.float32)
+            for frame in range(self.made):
+                spread[frame : frame + self.kernel, :, frame] = taps
+            taps = spread
+        self.weight = taps.reshape(self.taps * self.channels, -1)
+        self.bias = None if bias is None else np.tile(bias, -(-ROW // self.out))
+
+    @classmethod
+    def of(cls, layer: Conv1d) -> HostConv:
+        return cls(_host(layer.taps), None if layer.bias is None else _host(layer.bias), layer.dilation)
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        count = len(x) - self.dilation * (self.kernel - 1)
+        y = self._by_phase(x, count) if self.dilation > 1 else self._products(x)[:count]
+        if self.bias is not None:
+            flat, width = y.reshape(-1), len(self.bias)
+            rows = flat[: len(flat) // width * width].reshape(-1, width)
+            rows += self.bias
+            flat[rows.size :] += self.bias[: len(flat) - rows.size]
+        return y
+
+    def _by_phase(self, x: np.ndarray, count: int) -> np.ndarray:
+        """Every frame beside the one `dilation` later; where a phase ends the kernel mixes two, which is left out."""
+        frames = -(-len(x) // self.dilation)
+        sorted_ = np.zeros((self.dilation, frames, self.channels), np.float32)
+        whole = len(x) // self.dilation
+        sorted_[:, :whole] = x[: whole * self.dilation].reshape(whole, self.dilation, -1).swapaxes(0, 1)
+        sorted_[: len(x) - whole * self.dilation, whole:] = x[whole * self.dilation :, None]
+        made = self._products(sorted_.reshape(-1, self.channels)).reshape(self.dilation, frames, -1)
+        rows = -(-count // self.dilation)
+        return np.ascontiguousarray(made[:, :rows].swapaxes(0, 1)).reshape(-1, self.out)[:count]
+
+    def _products(self, x: np.ndarray) -> np.ndarray:
+        """(T, in) → (T, out), of which the last k − 1 frames are undefined."""
+        time = len(x)
+        if time < self.taps:
+            x = np.pad(x, [(0, self.taps - time), (0, 0)])
+        runs = -(-self.taps // max(1, len(x) // self.out))
+        ends = [self.taps * run // runs for run in range(runs + 1)]
+        y = self._product(x, 0, ends[1])
+        for first, last in pairwise(ends[1:]):
+            y += self._product(x, first, last)
+        return y[:time]
+
+    def _product(self, x: np.ndarray, first: int, last: int) -> np.ndarray:
+        """The part that the taps from `first` to `last` have in it."""
+        weight = self.weight[first * self.channels : last * self.channels]
+        taps, count = last - first, len(x) - self.taps
+        x = x[first : count + last]
+        y = np.empty((count + self.taps, self.out), np.float32)
+        # a row of `taps` frames gives `made`; the next one begins at the first multiple of `made` behind it
+        step = -(-taps // self.made) * self.made
+        for start in range(0, min(step, count + 1), self.made):
+            rows = (count - start) // step + 1
+            np.matmul(_rows(x[start:], rows, taps, step), weight, out=_rows(y[start:], rows, self.made, step))
+        if self.made > 1:  # the last outputs, where no whole row is left
+            y[count : count + self.made] = (x[-taps:].reshape(-1) @ weight).reshape(self.made, -1)
+        return y
+
+
+def _rows(x: np.ndarray, rows: int, frames: int, step: int) -> np.ndarray:
+    """A matrix in the memory of a signal (T, channels): each row so many frames, `step` behind the one before."""
+    width = x.shape[1] * x.itemsize
+    return as_strided(x, (rows, frames * x.shape[1]), (step * width, x.itemsize))
+
+
+def _stretch(x: np.ndarray, first: int, last: int) -> np.ndarray:
+    """Frames `first` to `last` of a signal (T, channels), which is 0 beyond its ends."""
+    if first >= 0 and last <= len(x):
+        return x[first:last]
+    return np.pad(x[max(first, 0) : last], [(max(-first, 0), max(last - len(x), 0)), (0, 0)])
+
+
+def _ended(x: np.ndarray, first: int, length: int) -> np.ndarray:
+    """A stretch that begins at frame `first`, 0 beyond the ends of the signal; in place."""
+    x[: max(-first, 0)] = 0
+    x[max(length - first, 0) :] = 0
+    return x
+
+
+def _leaky_relu(x: np.ndarray, slope: float) -> np.ndarray:
+    scaled = x * np.float32(slope)
+    return np.maximum(x, scaled, out=scaled)
+
+
+def _parts(shape: tuple[int, ...], cores: Cores) -> int:
+    """Into how many stretches a signal (T, channels) is cut."""
+    time, channels = shape
+    wanted = cores.count * -(-4 * time * channels // (STRETCH * cores.count))
+    return max(1, min(wanted, time // SHORTEST))
+
+
+def _host(array: mx.array) -> np.ndarray:
+    """In the memory that it has, if it is float32; contiguous."""
+    return np.ascontiguousarray(np.array(array.astype(mx.float32), copy=False))

@@ -1,0 +1,130 @@
+"""The generator in numpy equals MLX's, however the signal is cut."""
+
+from __future__ import annotations
+
+import threading
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info
+
+from gpt_sovits_mlx.cores import all_cores
+from gpt_sovits_mlx.layers.weights import Weights
+from gpt_sovits_mlx.models.sovits import generator_host
+from gpt_sovits_mlx.models.sovits.generator import Generator
+from gpt_sovits_mlx.models.sovits.generator_host import HostGenerator
+
+INTER, STYLE = 5, 3
+
+
+def generator(channels: int, rates: list[int], kernels: list[int], resblocks: dict[int, tuple[int, ...]]) -> Generator:
+    """With made-up weights; a stage halves the channels, `resblocks` are the dilations of each kernel."""
+    random, tensors = np.random.default_rng(channels), {}
+
+    def convolution(name: str, out: int, *shape: int, bias: bool = True) -> None:
+        weight = random.standard_normal((out, *shape)) / np.sqrt(np.prod(shape))
+        tensors[f"dec.{name}.weight"] = mx.array(weight.astype(np.float32))
+        if bias:
+            biased = shape[0] if name.startswith("ups") else out
+            tensors[f"dec.{name}.bias"] = mx.array(random.standard_normal(biased).astype(np.float32))
+
+    convolution("conv_pre", channels, INTER, 7)
+    convolution("cond", channels, STYLE, 1)
+    for i, kernel in enumerate(kernels):
+        channels //= 2
+        convolution(f"ups.{i}", 2 * channels, channels, kernel)
+        for j, (width, dilations) in enumerate(resblocks.items()):
+            for at in range(len(dilations)):
+                for convs in ("convs1", "convs2"):
+                    name = f"resblocks.{i * len(resblocks) + j}.{convs}.{at}"
+                    convolution(name, channels, channels, width)
+    convolution("conv_post", 1, channels, 7, bias=False)
+    weights = Weights(tensors, "made up")
+    made = Generator(weights.scope("dec."), rates, kernels, list(resblocks.values()))
+    weights.finish()
+    return made
+
+
+CASES = {
+    "official rates": (64, [10, 8, 2, 2, 2], [16, 16, 8, 2, 2], {3: (1, 3, 5), 7: (1, 3, 5), 11: (1, 3, 5)}),
+    "odd channels": (44, [3, 4], [7, 4], {5: (2, 7), 3: (1,)}),
+    "wide": (512, [2], [4], {3: (1, 2)}),
+}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def both(request) -> tuple[Generator, HostGenerator]:
+    of_mlx = generator(*CASES[request.param])
+    return of_mlx, HostGenerator(of_mlx)
+
+
+@pytest.fixture(params=[None, 40], ids=["as usual", "many stretches"])
+def stretch(request, monkeypatch):
+    """Frames of a stretch."""
+    if request.param:
+        monkeypatch.setattr(generator_host, "STRETCH", 1)
+        monkeypatch.setattr(generator_host, "SHORTEST", request.param)
+        monkeypatch.setattr(generator_host, "_parts", lambda shape, _: max(1, shape[0] // request.param))
+
+
+@pytest.mark.parametrize("frames", [1, 2, 33])
+def test_samples_equal_those_of_mlx(both, stretch, frames):
+    of_mlx, of_host = both
+    z, style = mx.random.normal((2, frames, INTER), key=mx.random.key(frames)), mx.random.normal((2, 1, STYLE))
+    expected, found = np.array(of_mlx(z, style)), np.array(of_host(z, style))
+    assert found.dtype == np.float32 and found.shape == (2, frames * np.prod([u.stride for u in of_mlx.upsamplings]))
+    assert np.abs(expected).max() > 0.1
+    assert np.abs(found - expected[:, : found.shape[1]]).max() < 1e-5
+
+
+def test_rows_end_where_the_mask_says(both):
+    of_mlx, of_host = both
+    z, style = mx.random.normal((3, 20, INTER), key=mx.random.key(1)), mx.random.normal((1, 1, STYLE))
+    lengths = mx.array([[20], [7], [1]])
+    mask = (mx.arange(20) < lengths).astype(mx.float32)[..., None]
+    expected, found = np.array(of_mlx(z, style, mask)), np.array(of_host(z, style, mask))
+    rate = found.shape[1] // 20
+    for row, length in enumerate((20, 7, 1)):
+        assert np.abs(found[row] - expected[row, : found.shape[1]])[: length * rate].max() < 1e-5
+        assert not found[row, length * rate :].any()
+
+
+def test_weights_are_held_once(both):
+    of_mlx, of_host = both
+    for blocks, of_mlx_blocks in zip(of_host.stages, of_mlx.stages, strict=True):
+        for block, of_mlx_block in zip(blocks, of_mlx_blocks, strict=True):
+            for host, mlx in zip(block.pairs, of_mlx_block.pairs, strict=True):
+                shares = np.shares_memory(host.plain.weight, np.array(mlx.plain.weight, copy=False))
+                assert shares or host.plain.made > 1
+
+
+def test_blas_gets_its_threads_back():
+    def threads() -> list[int]:
+        return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+    before, seen, together, inside = threads(), [], [], threading.Lock()
+
+    def work(first: int, last: int) -> None:
+        seen.append((first, last))
+        assert set(threads()) <= {1}
+
+    def caller() -> None:
+        with all_cores() as cores:
+            together.append(inside.acquire(blocking=False))
+            cores.share(work, 10, 3)
+            inside.release()
+
+    def fail(first: int, last: int) -> None:
+        raise ZeroDivisionError
+
+    callers = [threading.Thread(target=caller) for _ in range(4)]
+    for thread in callers:
+        thread.start()
+    for thread in callers:
+        thread.join()
+    assert sorted(seen) == sorted([(0, 3), (3, 6), (6, 10)] * 4) and all(together)
+    assert threads() == before
+    with pytest.raises(ZeroDivisionError), all_cores() as cores:
+        cores.share(fail, 10, 3)
+    assert threads() == before
