@@ -63,13 +63,20 @@ def test_what_is_remembered_is_used_here_and_nowhere_else(home, monkeypatch):
     assert choices() == usual()
 
 
-@pytest.mark.parametrize("damage", ["{", "[]", '{"KEY": {}}', '{"KEY": {"convolution": "x"}}'])
+@pytest.mark.parametrize("damage", ["{", "[]", '{"KEY": []}', '{"KEY": {"form": 1}}', '{"KEY": {"convolution": "x"}}'])
 def test_a_damaged_file_is_named(home, damage):
     file = remember(usual())
     file.write_text(damage.replace("KEY", chosen.machine()))
     chosen._remembered.cache_clear()
     with pytest.raises(GPTSoVITSError, match=r"tuning\.json is damaged"):
         choices()
+
+
+def test_what_was_not_known_when_it_was_remembered_is_usual(home):
+    file = remember(dataclasses.replace(usual(), padded=not usual().padded))
+    file.write_text(json.dumps({chosen.machine(): {"fused": usual().fused, "padded": not usual().padded}}))
+    chosen._remembered.cache_clear()
+    assert choices() == dataclasses.replace(usual(), padded=not usual().padded)
 
 
 def test_the_fastest_is_kept(load, monkeypatch):

@@ -103,7 +103,8 @@ def _remembered(file: Path, which: str) -> Choices:
     if stated is None:
         return usual()
     try:
-        made = Choices(**stated)
+        # a field that was not known then has its usual value
+        made = Choices(**{**asdict(usual()), **stated})
     except TypeError:
         raise _damaged(file) from None
     if any(getattr(made, field.name) not in KNOWN[field.name] for field in fields(made)):

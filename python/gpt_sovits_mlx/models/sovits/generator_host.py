@@ -21,8 +21,6 @@ STRETCH = 2 << 20
 """Bytes of an array of a stretch, at most."""
 SHORTEST = 128
 """Frames of a stretch, at least: it is made with those on either side that it depends on."""
-WIDTH = 32
-"""Outputs for which a product is fast; a convolution with fewer channels makes several frames at once."""
 ROW = 1024
 """Numbers of a row of biases: numpy starts a loop for each row."""
 
@@ -43,7 +41,9 @@ class HostGenerator:
         rate = math.prod(upsampling.stride for upsampling in self.upsamplings)
         audio = np.zeros((len(z), z.shape[1] * rate), np.float32)
         with all_cores() as cores:
-            for x, end, row in zip(np.array(start.astype(mx.float32)), ends, audio, strict=True):
+            # here MLX computes what the latent awaits, too: to wake BLAS's threads for so small products takes longer
+            rows = np.array(start.astype(mx.float32))
+            for x, end, row in zip(rows, ends, audio, strict=True):
                 row[: end * rate] = self._samples(x[:end], cores)[: end * rate]
         return mx.array(audio)
 
@@ -144,14 +144,7 @@ class HostConv:
         """Of a kernel (k, in, out)."""
         self.kernel, self.channels, self.out = taps.shape
         self.dilation, self.reach = dilation, dilation * (self.kernel - 1) // 2
-        self.made = max(1, WIDTH // self.out)
-        self.taps = self.kernel + self.made - 1
-        if self.made > 1:
-            spread = np.zeros((self.taps, self.channels, self.made, self.out), np.float32)
-            for frame in range(self.made):
-                spread[frame : frame + self.kernel, :, frame] = taps
-            taps = spread
-        self.weight = taps.reshape(self.taps * self.channels, -1)
+        self.weight = taps.reshape(-1, self.out)
         self.bias = None if bias is None else np.tile(bias, -(-ROW // self.out))
 
     @classmethod
@@ -181,29 +174,21 @@ class HostConv:
 
     def _products(self, x: np.ndarray) -> np.ndarray:
         """(T, in) → (T, out), of which the last k − 1 frames are undefined."""
-        time = len(x)
-        if time < self.taps:
-            x = np.pad(x, [(0, self.taps - time), (0, 0)])
-        runs = -(-self.taps // max(1, len(x) // self.out))
-        ends = [self.taps * run // runs for run in range(runs + 1)]
+        count = len(x) - self.kernel + 1
+        runs = -(-self.kernel // max(1, count // self.out))
+        ends = [self.kernel * run // runs for run in range(runs + 1)]
         y = self._product(x, 0, ends[1])
         for first, last in pairwise(ends[1:]):
-            y += self._product(x, first, last)
-        return y[:time]
+            y[:count] += self._product(x, first, last)[:count]
+        return y
 
     def _product(self, x: np.ndarray, first: int, last: int) -> np.ndarray:
         """The part that the taps from `first` to `last` have in it."""
-        weight = self.weight[first * self.channels : last * self.channels]
-        taps, count = last - first, len(x) - self.taps
-        x = x[first : count + last]
-        y = np.empty((count + self.taps, self.out), np.float32)
-        # a row of `taps` frames gives `made`; the next one begins at the first multiple of `made` behind it
-        step = -(-taps // self.made) * self.made
-        for start in range(0, min(step, count + 1), self.made):
-            rows = (count - start) // step + 1
-            np.matmul(_rows(x[start:], rows, taps, step), weight, out=_rows(y[start:], rows, self.made, step))
-        if self.made > 1:  # the last outputs, where no whole row is left
-            y[count : count + self.made] = (x[-taps:].reshape(-1) @ weight).reshape(self.made, -1)
+        weight, taps = self.weight[first * self.channels : last * self.channels], last - first
+        y, count = np.empty((len(x), self.out), np.float32), len(x) - self.kernel + 1
+        for start in range(min(taps, count)):
+            rows = (count - 1 - start) // taps + 1
+            np.matmul(_rows(x[first + start :], rows, taps, taps), weight, out=_rows(y[start:], rows, 1, taps))
         return y
 
 
