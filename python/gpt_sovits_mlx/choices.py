@@ -94,7 +94,12 @@ def machine() -> str:
 
     device = mx.device_info()
     name = device.get("device_name") or device.get("architecture") or ""
-    return f"{backend()}, {name}, mlx {importlib.metadata.version('mlx')}"
+    return f"{backend()}, {name}, mlx {_mlx_version()}"
+
+
+@cache
+def _mlx_version() -> str:
+    return importlib.metadata.version("mlx")
 
 
 @cache

@@ -65,15 +65,14 @@ def _token(token: str) -> tuple[str, ...]:
     if re.search("[a-z]", word) is None:
         return (word,)
     if len(word) == 1:
-        return ("EY1",) if token == "A" else pronunciations()[word]
+        return ("EY1",) if token == "A" else _known(word)
     return _word(word)
 
 
 def _word(word: str) -> tuple[str, ...]:
     """Phones of a lower-case word; parts of a split compound come through here again."""
-    known = pronunciations()
-    if len(word) > 1 and word in known:
-        return known[word]
+    if len(word) > 1 and word in pronunciations():
+        return _known(word)
     if len(word) <= 3:
         return tuple(phone for letter in word for phone in _letter(letter))
     if re.fullmatch("[a-z]+'s", word):
@@ -89,7 +88,12 @@ def _word(word: str) -> tuple[str, ...]:
 def _letter(letter: str) -> tuple[str, ...]:
     if letter == "a":
         return ("EY1",)
-    return pronunciations()[letter] if letter.isalpha() else (letter,)
+    return _known(letter) if letter.isalpha() else (letter,)
+
+
+def _known(word: str) -> tuple[str, ...]:
+    """A word's phones from the dictionary."""
+    return tuple(pronunciations()[word].split())
 
 
 def _with_possessive(phones: tuple[str, ...]) -> tuple[str, ...]:
