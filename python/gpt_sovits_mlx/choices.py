@@ -23,23 +23,23 @@ class Choices:
 
     Attributes:
         convolution: MLX's own convolutions, or chains of matrix products over their taps.
+        host: whether the vocoder's generator runs in numpy on the CPU's cores; then the next two do not matter.
         transposed: MLX's own transposed convolutions, or a matrix product for each phase.
-        host: whether the vocoder's generator runs in numpy on the CPU's cores.
         fused: whether the vocoder's residual blocks are compiled (`mx.compile`).
         padded: whether the vocoder pads sentences to a few lengths.
     """
 
     convolution: str
-    transposed: str
     host: bool
+    transposed: str
     fused: bool
     padded: bool
 
 
 KNOWN: dict[str, tuple[Any, Any]] = {
     "convolution": ("native", "taps"),
-    "transposed": ("native", "phases"),
     "host": (False, True),
+    "transposed": ("native", "phases"),
     "fused": (False, True),
     "padded": (False, True),
 }
@@ -51,7 +51,8 @@ def usual() -> Choices:
     """What was found fastest for the back end: on a CPU MLX has no fast path for dilated and transposed convolutions
     (about 1 GFLOP/s), and CUDA plans each convolution for each shape. Metal is taken to have neither trait."""
     cpu, cuda = backend() == "cpu", backend() == "cuda"
-    return Choices("taps" if cpu else "native", "phases" if cpu else "native", host=cpu, fused=cuda, padded=cuda)
+    taps, phases = ("taps", "phases") if cpu else ("native", "native")
+    return Choices(taps, host=cpu, transposed=phases, fused=cuda, padded=cuda)
 
 
 def choices() -> Choices:
@@ -108,7 +109,7 @@ def _remembered(file: Path, which: str) -> Choices:
     if stated is None:
         return usual()
     try:
-        # a field that was not known then has its usual value
+        # a field that was not known then has its usual value, unmeasured
         made = Choices(**{**asdict(usual()), **stated})
     except TypeError:
         raise _damaged(file) from None

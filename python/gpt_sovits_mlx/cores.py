@@ -15,7 +15,10 @@ _lock = threading.Lock()
 
 
 class Cores:
-    """Threads that share work out among themselves, each with a BLAS that takes no more of them."""
+    """Threads that share work out among themselves, each with a BLAS of one thread.
+
+    threadpoolctl knows OpenBLAS, MKL and BLIS; Apple's Accelerate looks after its own threads.
+    """
 
     def __init__(self, pool: ThreadPoolExecutor, count: int):
         self._pool, self.count = pool, count
@@ -25,6 +28,7 @@ class Cores:
         ends = [length * part // parts for part in range(parts + 1)]
         list(self._run(work, ends[:-1], ends[1:]))
 
+    # of its own, so that a profile can run it in one thread
     def _run(self, work: Callable[[int, int], None], firsts: Iterable[int], lasts: Iterable[int]) -> Iterator[None]:
         return self._pool.map(work, firsts, lasts)
 

@@ -17,6 +17,8 @@ from .models.sovits import SoVITS
 TOKENS = (100, 97, 103, 94, 106)
 """Lengths of the sentences that are vocoded: as in use, no two are the same."""
 PHONES = 25
+OF_MLX = ("transposed", "fused")
+"""Fields of the generator in MLX's operations: where it runs in numpy they change nothing."""
 GAIN = 0.97
 """A choice is changed for one that takes at most this share of the time: less is noise."""
 HOPELESS = 4.0
@@ -68,7 +70,7 @@ def tune(load: Load, report: Callable[[Trial], None] | None = None) -> tuple[Cho
         report(trials[0])
     for field, values in KNOWN.items():
         for value in values:
-            if value == getattr(best, field):
+            if value == getattr(best, field) or (best.host and field in OF_MLX):
                 continue
             with trying(replace(best, **{field: value})):
                 other = load()

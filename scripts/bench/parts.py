@@ -88,7 +88,7 @@ def caches(bench: Workbench, reference: Reference | None) -> Iterator[Case]:
 
 
 def convolutions(bench: Workbench, reference: Reference | None) -> Iterator[Case]:
-    """The widest dilated one of the generator's second stage, and the transposed one before it."""
+    """The widest dilated one of the generator's second stage, and the transposed one before it, in MLX's operations."""
     generator = bench.sovits().generator
     first, second = generator.upsamplings[:2]
     conv = generator.stages[1][-1].pairs[-1].dilated
@@ -98,7 +98,7 @@ def convolutions(bench: Workbench, reference: Reference | None) -> Iterator[Case
     given = mx.array(x).astype(bench.dtype)
     yield Case(
         "parts",
-        f"convolution {narrow}→{narrow}, kernel {conv.kernel}, dilation {conv.dilation}, {x.shape[1]:,} frames",
+        f"MLX's convolution {narrow}→{narrow}, kernel {conv.kernel}, dilation {conv.dilation}, {x.shape[1]:,} frames",
         repeated(lambda: conv(given), 1),
         reference and reference.convolution(x, narrow, conv.kernel, conv.dilation),
     )
@@ -106,7 +106,8 @@ def convolutions(bench: Workbench, reference: Reference | None) -> Iterator[Case
     before = mx.array(y).astype(bench.dtype)
     yield Case(
         "parts",
-        f"transposed convolution {wide}→{narrow}, kernel {second.kernel}, stride {second.stride}, {frames:,} frames",
+        f"MLX's transposed convolution {wide}→{narrow}, kernel {second.kernel}, stride {second.stride},"
+        f" {frames:,} frames",
         repeated(lambda: second(before), 1),
         reference and reference.transposed(y, narrow, second.kernel, second.stride, second.padding),
     )

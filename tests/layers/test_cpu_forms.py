@@ -20,7 +20,7 @@ from gpt_sovits_mlx.layers.weights import Weights
 def on_cpu(monkeypatch):
     for module in (activation, attention):
         monkeypatch.setattr(module, "backend", lambda: "cpu")
-    with trying(Choices("taps", "phases", host=True, fused=False, padded=False)):
+    with trying(Choices("taps", host=True, transposed="phases", fused=False, padded=False)):
         yield
 
 

@@ -37,11 +37,12 @@ class HostGenerator:
     def __call__(self, z: mx.array, style: mx.array, mask: mx.array | None = None) -> mx.array:
         """Latent (B, T, inter), style (B, 1, gin) → audio (B, T · Π rates); zeros where a row has ended."""
         start = self.generator.conv_in(z, mask) + self.generator.condition(style)
-        ends = [z.shape[1]] * len(z) if mask is None else np.array(mask.sum(axis=(1, 2))).astype(int)
+        ends = [z.shape[1]] * len(z) if mask is None else np.array(mask.astype(mx.int32).sum(axis=(1, 2)))
         rate = math.prod(upsampling.stride for upsampling in self.upsamplings)
         audio = np.zeros((len(z), z.shape[1] * rate), np.float32)
         with all_cores() as cores:
-            # here MLX computes what the latent awaits, too: to wake BLAS's threads for so small products takes longer
+            # MLX computes all that this awaits (text encoder and flow) here, with one thread, too: products so small
+            # gained nothing from two cores, and to wake BLAS's threads for them took longer
             rows = np.array(start.astype(mx.float32))
             for x, end, row in zip(rows, ends, audio, strict=True):
                 row[: end * rate] = self._samples(x[:end], cores)[: end * rate]
@@ -166,7 +167,7 @@ class HostConv:
         frames = -(-len(x) // self.dilation)
         sorted_ = np.zeros((self.dilation, frames, self.channels), np.float32)
         whole = len(x) // self.dilation
-        sorted_[:, :whole] = x[: whole * self.dilation].reshape(whole, self.dilation, -1).swapaxes(0, 1)
+        sorted_[:, :whole] = x[: whole * self.dilation].reshape(whole, self.dilation, self.channels).swapaxes(0, 1)
         sorted_[: len(x) - whole * self.dilation, whole:] = x[whole * self.dilation :, None]
         made = self._products(sorted_.reshape(-1, self.channels)).reshape(self.dilation, frames, -1)
         rows = -(-count // self.dilation)

@@ -85,7 +85,7 @@ class SoVITS:
             root / "dec", config.upsample_rates, config.upsample_kernel_sizes, config.resblock_dilation_sizes
         )
         weights.finish()
-        self._samples = HostGenerator(self.generator) if choices().host else self.generator
+        self._to_audio = HostGenerator(self.generator) if choices().host else self.generator
         self.pads = choices().padded
 
     @classmethod
@@ -124,7 +124,8 @@ class SoVITS:
             lengths, phone_lengths: those of the rows where they differ; then `speed` is 1.
 
         Returns:
-            (B, frames · hop) samples at `config.sampling_rate`, float32, within ±1; noise behind a row's end.
+            (B, frames · hop) samples at `config.sampling_rate`, float32, within ±1; those behind a row's end mean
+            nothing.
         """
         z = self.latent(tokens, phones, style, speed, noise, lengths=lengths, phone_lengths=phone_lengths)
         return self.vocode(z, style, lengths and [self.latent_frames(n) for n in lengths])
@@ -194,7 +195,7 @@ class SoVITS:
         within = lengths and [min(max(n - low, 0), high - low) for n in lengths]
         piece, mask = self._masked(x[:, low:high], within)
         hop = self.config.samples_per_frame
-        return self._samples(piece, style, mask)[:, (first - low) * hop : (last - low) * hop].astype(mx.float32)
+        return self._to_audio(piece, style, mask)[:, (first - low) * hop : (last - low) * hop].astype(mx.float32)
 
     def _masked(self, x: mx.array, lengths: Sequence[int] | None) -> tuple[mx.array, mx.array | None]:
         """As `_padded` where there is anything to pad or to mask, else `x` as it is."""
