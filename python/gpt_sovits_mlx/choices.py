@@ -109,8 +109,8 @@ def _remembered(file: Path, which: str) -> Choices:
     if stated is None:
         return usual()
     try:
-        # a field that was not known then has its usual value, unmeasured
-        made = Choices(**{**asdict(usual()), **stated})
+        # `host` came later: until it is measured it has its usual value
+        made = Choices(**{"host": usual().host, **stated})
     except TypeError:
         raise _damaged(file) from None
     if any(getattr(made, field.name) not in KNOWN[field.name] for field in fields(made)):

@@ -10,6 +10,7 @@ import pytest
 from threadpoolctl import threadpool_info
 
 from gpt_sovits_mlx.choices import Choices, trying
+from gpt_sovits_mlx.convert.sovits_tensors import generator_tensors
 from gpt_sovits_mlx.cores import all_cores
 from gpt_sovits_mlx.layers.weights import Weights
 from gpt_sovits_mlx.models.sovits import generator_host
@@ -18,41 +19,33 @@ from gpt_sovits_mlx.models.sovits.generator_host import HostGenerator
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 INTER, STYLE = 5, 3
-
-
-def generator(channels: int, rates: list[int], kernels: list[int], resblocks: dict[int, tuple[int, ...]]) -> Generator:
-    """With made-up weights; a stage halves the channels, `resblocks` are the dilations of each kernel."""
-    random, tensors = np.random.default_rng(channels), {}
-
-    def convolution(name: str, out: int, *shape: int, bias: bool = True) -> None:
-        weight = random.standard_normal((out, *shape)) / np.sqrt(np.prod(shape))
-        tensors[f"dec.{name}.weight"] = mx.array(weight.astype(np.float32))
-        if bias:
-            biased = shape[0] if name.startswith("ups") else out
-            tensors[f"dec.{name}.bias"] = mx.array(random.standard_normal(biased).astype(np.float32))
-
-    convolution("conv_pre", channels, INTER, 7)
-    convolution("cond", channels, STYLE, 1)
-    for i, kernel in enumerate(kernels):
-        channels //= 2
-        convolution(f"ups.{i}", 2 * channels, channels, kernel)
-        for j, (width, dilations) in enumerate(resblocks.items()):
-            for at in range(len(dilations)):
-                for convs in ("convs1", "convs2"):
-                    name = f"resblocks.{i * len(resblocks) + j}.{convs}.{at}"
-                    convolution(name, channels, channels, width)
-    convolution("conv_post", 1, channels, 7, bias=False)
-    weights = Weights(tensors, "made up")
-    made = Generator(weights.scope("dec."), rates, kernels, list(resblocks.values()))
-    weights.finish()
-    return made
-
-
 CASES = {
     "official rates": (64, [10, 8, 2, 2, 2], [16, 16, 8, 2, 2], {3: (1, 3, 5), 7: (1, 3, 5), 11: (1, 3, 5)}),
     "odd channels": (44, [3, 4], [7, 4], {5: (2, 7), 3: (1,)}),
     "wide": (512, [2], [4], {3: (1, 2)}),
 }
+"""Channels, rates, their kernels, and the dilations of each kernel of a stage's residual blocks."""
+
+
+def generator(channels: int, rates: list[int], kernels: list[int], resblocks: dict[int, tuple[int, ...]]) -> Generator:
+    """With made-up weights."""
+    model = {
+        "upsample_initial_channel": channels,
+        "inter_channels": INTER,
+        "gin_channels": STYLE,
+        "upsample_kernel_sizes": kernels,
+        "resblock_kernel_sizes": list(resblocks),
+        "resblock_dilation_sizes": list(resblocks.values()),
+    }
+    random = np.random.default_rng(channels)
+    tensors = {
+        name: mx.array((random.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32))
+        for name, shape in generator_tensors(model).items()
+    }
+    weights = Weights(tensors, "made up")
+    made = Generator(weights.scope("dec."), rates, kernels, list(resblocks.values()))
+    weights.finish()
+    return made
 
 
 @pytest.fixture(scope="module", params=CASES)

@@ -52,7 +52,7 @@ def sovits_tensors(model: Mapping[str, Any], widths: Widths) -> dict[str, Shape]
         **_style_encoder(widths.bins, widths.style, model["gin_channels"]),
         **_text_encoder(model, widths),
         **_flow(model["inter_channels"], model["hidden_channels"], model["gin_channels"]),
-        **_generator(model),
+        **generator_tensors(model),
     }
 
 
@@ -121,7 +121,7 @@ def _flow(inter: int, hidden: int, gin: int) -> dict[str, Shape]:
     return shapes
 
 
-def _generator(model: Mapping[str, Any]) -> dict[str, Shape]:
+def generator_tensors(model: Mapping[str, Any]) -> dict[str, Shape]:
     """HiFi-GAN's generator with residual blocks of type 1, conditioned once at its input."""
     width = model["upsample_initial_channel"]
     shapes = _conv("dec.conv_pre", model["inter_channels"], width, 7) | _conv("dec.cond", model["gin_channels"], width)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
 from ..errors import WeightsError
 from ..quantization import SCALES, Quantization
@@ -141,6 +142,11 @@ class Scope:
         while pattern.format(n) in self:
             n += 1
         return n
+
+
+def host_view(array: mx.array) -> np.ndarray:
+    """For numpy, in float32: an array of that type in the memory that it has, which stays as long as the view."""
+    return np.array(array.astype(mx.float32), copy=False)
 
 
 def _some(names: set[str]) -> str:

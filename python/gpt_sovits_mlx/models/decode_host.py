@@ -17,6 +17,7 @@ import numpy as np
 
 from ..layers.linear import Embedding, Linear
 from ..layers.normalisation import LayerNorm
+from ..layers.weights import host_view
 from .cache import KVCache
 
 if TYPE_CHECKING:
@@ -48,7 +49,9 @@ class HostRow:
 
 def host_rows(state: T2SState, texts: Sequence[int], prompts: Sequence[int]) -> list[HostRow]:
     """The rows of a batch that has been read, of so many phones and prompt tokens, without what padded them."""
-    caches = [(_view(c.keys), _view(c.values)) for c in state.caches if c.keys is not None and c.values is not None]
+    caches = [
+        (host_view(c.keys), host_view(c.values)) for c in state.caches if c.keys is not None and c.values is not None
+    ]
     _, heads, _, width = caches[0][0].shape
     rows = []
     for at, (text, prompt) in enumerate(zip(texts, prompts, strict=True)):
@@ -80,7 +83,7 @@ class HostDecoder:
     def __init__(self, layers: Sequence[DecoderLayer], embedding: Embedding, positions: SinePositions, predict: Linear):
         self.layers = [HostLayer.of(layer) for layer in layers]
         self.attention, self.positions = HostAttention(layers[0].heads), positions
-        self.embedding, self.predict = _view(embedding.weight), HostProduct(predict)
+        self.embedding, self.predict = host_view(embedding.weight), HostProduct(predict)
 
     def decode(self, tokens: np.ndarray, rows: Sequence[HostRow]) -> mx.array:
         """One step: the rows' newest tokens (B,) → logits (B, vocab) of the next ones, float32."""
@@ -123,8 +126,8 @@ class HostProduct:
 
     def __init__(self, linear: Linear):
         assert isinstance(linear.weight, mx.array)
-        self.weight = _view(linear.weight)
-        self.bias = None if linear.bias is None else _view(linear.bias)
+        self.weight = host_view(linear.weight)
+        self.bias = None if linear.bias is None else host_view(linear.bias)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         y = np.empty((len(x), len(self.weight)), np.float32)
@@ -142,7 +145,7 @@ class HostNorm:
     """Layer normalisation of rows (B, width), in place; the means are products, which numpy starts fastest."""
 
     def __init__(self, norm: LayerNorm):
-        self.gain, self.shift, self.eps = _view(norm.weight), _view(norm.bias), np.float32(norm.eps)
+        self.gain, self.shift, self.eps = host_view(norm.weight), host_view(norm.bias), np.float32(norm.eps)
         self.mean = np.full(len(self.gain), 1 / len(self.gain), np.float32)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
@@ -174,8 +177,3 @@ class HostLayer:
             norm1=HostNorm(layer.norm1),
             norm2=HostNorm(layer.norm2),
         )
-
-
-def _view(array: mx.array) -> np.ndarray:
-    """The array in the memory that it has, which stays as long as the view."""
-    return np.array(array, copy=False)

@@ -15,6 +15,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from ...cores import Cores, all_cores
 from ...layers.convolution import Conv1d, ConvTranspose1d
+from ...layers.weights import host_view
 from .generator import LAST_SLOPE, SLOPE, Generator, Pair, ResBlock
 
 STRETCH = 2 << 20
@@ -117,7 +118,7 @@ class HostUpsampling:
         self.stride, self.padding, self.kernel = upsampling.stride, upsampling.padding, upsampling.kernel
         self.out = upsampling.out_channels
         bias = mx.tile(upsampling.bias, self.stride)
-        self.convolution = HostConv(_host(upsampling.taps), _host(bias))
+        self.convolution = HostConv(host_view(upsampling.taps), host_view(bias))
 
     def __call__(self, x: np.ndarray, cores: Cores) -> np.ndarray:
         """(T, in) → (T', out), of what the activation makes of x."""
@@ -150,7 +151,7 @@ class HostConv:
 
     @classmethod
     def of(cls, layer: Conv1d) -> HostConv:
-        return cls(_host(layer.taps), None if layer.bias is None else _host(layer.bias), layer.dilation)
+        return cls(host_view(layer.taps), None if layer.bias is None else host_view(layer.bias), layer.dilation)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         count = len(x) - self.dilation * (self.kernel - 1)
@@ -223,8 +224,3 @@ def _parts(shape: tuple[int, ...], cores: Cores) -> int:
     time, channels = shape
     wanted = cores.count * -(-4 * time * channels // (STRETCH * cores.count))
     return max(1, min(wanted, time // SHORTEST))
-
-
-def _host(array: mx.array) -> np.ndarray:
-    """In the memory that it has, if it is float32; contiguous."""
-    return np.ascontiguousarray(np.array(array.astype(mx.float32), copy=False))
