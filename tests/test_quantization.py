@@ -94,8 +94,10 @@ def test_a_checkpoint_converted_to_fewer_bits(bits, limit, checkpoint, golden, t
     moved = np.sqrt(np.square(unpacked - expected).mean()) / expected.std()
     print(f"{bits} bits: logits move by {100 * moved:.2f} % of their standard deviation")
     assert 1e-4 < moved < limit
-    monkeypatch.setattr(linear, "backend", lambda: "metal")
-    assert np.abs(np.array(TextToSemantic.load(done.weights).prefill(phones, bert, prompt)[0]) - unpacked).max() < 1e-4
+    if backend() != "cuda":  # which unpacks, too, and lacks what Metal does
+        monkeypatch.setattr(linear, "backend", lambda: "metal")
+        packed = np.array(TextToSemantic.load(done.weights).prefill(phones, bert, prompt)[0])
+        assert np.abs(packed - unpacked).max() < 1e-4
 
 
 def spoil(tensors: dict[str, np.ndarray], config: dict[str, Any], what: str) -> str:

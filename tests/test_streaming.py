@@ -192,15 +192,16 @@ def test_closing_ends_the_work(engine, monkeypatch):
     for kind in (TextToSemantic, HostDecoder):
         monkeypatch.setattr(kind, "decode", lambda *a, decode=kind.decode: (decodes.append(1), decode(*a))[1])
     calls = watch(monkeypatch)
+    expected = FIRST if engine.load_voice("small").gpt.kernel is None else 0  # where the kernel makes the steps
     chunks = engine.stream(SMALL, voice="small", seed=5, max_tokens=90)
     assert not steps
     next(chunks)
     assert len(steps) == FIRST and len(calls) == 1
-    assert len(decodes) == (0 if backend() == "cuda" else FIRST)  # where the kernel makes the steps
+    assert len(decodes) == expected
     chunks.close()
     assert next(chunks, None) is None
     assert len(steps) == FIRST and len(calls) == 1
-    assert len(decodes) == (0 if backend() == "cuda" else FIRST)
+    assert len(decodes) == expected
 
 
 @pytest.mark.parametrize("speed", [0.7, 1.3, 3.0])
@@ -231,6 +232,7 @@ def test_short_sentences_are_those_of_the_whole(engine):
         assert np.array_equal(joined(chunks), whole.audio)
 
 
+@pytest.mark.skipif(backend() == "cuda", reason="MLX 0.32 may crash there when a thread that used it ends")
 @pytest.mark.parametrize("plain", [False, True])
 def test_chunks_may_be_taken_by_any_thread(engine, monkeypatch, plain):
     if plain:  # as on Metal, where a CPU has a step of its own
@@ -244,8 +246,7 @@ def test_chunks_may_be_taken_by_any_thread(engine, monkeypatch, plain):
         thread.join()
         if taken[-1] is None:
             break
-    # a GPU may add up a convolution in another order the next time
-    assert len(taken) > 4 and np.abs(joined(taken[:-1]) - expected).max() <= (0 if backend() == "cpu" else 1e-4)
+    assert len(taken) > 4 and np.array_equal(joined(taken[:-1]), expected)
 
 
 def test_companions_speak_their_language(tmp_path):

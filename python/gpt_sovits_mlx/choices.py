@@ -24,7 +24,8 @@ class Choices:
     Attributes:
         convolution: MLX's own convolutions, or chains of matrix products over their taps.
         host: whether the vocoder's generator runs in numpy on the CPU's cores; then the next two do not matter.
-        transposed: MLX's own transposed convolutions, or a matrix product for each phase.
+        transposed: MLX's own transposed convolutions, whose last bits CUDA makes differ from one time to the next, or a
+            matrix product for each phase.
         fused: whether the vocoder's residual blocks are compiled (`mx.compile`).
         padded: whether the vocoder pads sentences to a few lengths.
     """
@@ -49,9 +50,10 @@ _tried: list[Choices] = []
 
 def usual() -> Choices:
     """What was found fastest for the back end: on a CPU MLX has no fast path for dilated and transposed convolutions
-    (about 1 GFLOP/s), and CUDA plans each convolution for each shape. Metal is taken to have neither trait."""
+    (about 1 GFLOP/s), and CUDA plans each convolution for each shape. There products are as fast as transposed
+    convolutions, and a seed gives the same samples again. Metal is taken to have none of these traits."""
     cpu, cuda = backend() == "cpu", backend() == "cuda"
-    taps, phases = ("taps", "phases") if cpu else ("native", "native")
+    taps, phases = "taps" if cpu else "native", "phases" if cpu or cuda else "native"
     return Choices(taps, host=cpu, transposed=phases, fused=cuda, padded=cuda)
 
 

@@ -11,6 +11,8 @@ from functools import cache
 
 from threadpoolctl import ThreadpoolController
 
+MOST = 8
+"""Threads, at most: each call of numpy ends with a wait for Python's lock. On 16 cores 16 took twice as long as 8."""
 _lock = threading.Lock()
 
 
@@ -35,10 +37,11 @@ class Cores:
 
 @contextmanager
 def all_cores() -> Iterator[Cores]:
-    """As many threads as BLAS would take (`OPENBLAS_NUM_THREADS` says how many), for one caller at a time."""
+    """As many threads as BLAS would take (`OPENBLAS_NUM_THREADS` says how many), up to `MOST`, for one caller at a
+    time."""
     with _lock:
         blas = _libraries().select(user_api="blas")
-        count = max((library["num_threads"] for library in blas.info()), default=os.cpu_count() or 1)
+        count = min(max((library["num_threads"] for library in blas.info()), default=os.cpu_count() or 1), MOST)
         with blas.limit(limits=1), ThreadPoolExecutor(count) as pool:
             yield Cores(pool, count)
 

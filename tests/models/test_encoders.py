@@ -23,7 +23,7 @@ def test_cnhubert_equals_the_reference(checkpoint, golden, tmp_path):
     path = convert_cnhubert(checkpoint("hubert", 1), tmp_path / "cnhubert.safetensors").weights
     data = golden("hubert")
     samples = np.concatenate([data["pcm16k"].astype(np.float32) / 32768, np.zeros(APPENDED_SILENCE, np.float32)])
-    features = MLXSpeechEncoder(path)(samples)
+    features = MLXSpeechEncoder(path, mx.float32)(samples)
     assert features.shape == data["last_hidden_state"].shape
     assert excess(features, data["last_hidden_state"]) < 1e-4
 
@@ -31,7 +31,7 @@ def test_cnhubert_equals_the_reference(checkpoint, golden, tmp_path):
 def test_roberta_equals_the_reference(checkpoint, golden, tmp_path):
     folder = checkpoint("roberta", 1)
     path = convert_roberta(folder, tmp_path / "roberta.safetensors").weights
-    encoder = MLXCharacterEncoder(path)
+    encoder = MLXCharacterEncoder(path, mx.float32)
     for name in ("roberta_7", "roberta_30"):
         data = golden(name)
         features = encoder.model(mx.array(data["input_ids"].reshape(1, -1)))

@@ -192,11 +192,8 @@ class ConvTranspose1d:
         batch, time, _ = x.shape
         around = len(self.weight) - 1
         x = mx.pad(x, [(0, 0), (around, around), (0, 0)]) if around else x
-        out: mx.array | None = None
+        out = mx.tile(self.bias, self.stride)
         for block, weight in enumerate(self.weight):
-            earlier = x[:, block : block + time + around]
-            out = earlier @ weight if out is None else mx.addmm(out, earlier, weight)
-        assert out is not None
+            out = mx.addmm(out, x[:, block : block + time + around], weight)
         length = (time - 1) * self.stride + self.kernel - 2 * self.padding
-        samples = out.reshape(batch, -1, self.out_channels)[:, self.padding : self.padding + length]
-        return samples + self.bias
+        return out.reshape(batch, -1, self.out_channels)[:, self.padding : self.padding + length]
