@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 
 import mlx.core as mx
@@ -141,3 +143,18 @@ def test_blas_gets_its_threads_back():
     with pytest.raises(ZeroDivisionError), all_cores() as cores:
         cores.share(fail, 10, 3)
     assert threads() == before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_fork_has_threads_of_its_own():
+    """Even of a process that is at work, which takes a lock."""
+    made: list[int] = []
+    with all_cores() as cores:
+        cores.share(lambda first, _: made.append(first), 2, 2)
+        child = os.fork()
+        if not child:
+            signal.alarm(20)
+            with all_cores() as cores:
+                cores.share(lambda first, _: made.append(first), 2, 2)
+            os._exit(len(made))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 4
