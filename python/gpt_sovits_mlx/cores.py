@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ _lock = threading.Lock()
 
 
 class Cores:
-    """Threads that share work out among themselves, each with a BLAS of one thread.
+    """The caller's thread and others, `count` in all, which share work out, each with a BLAS of one thread.
 
     threadpoolctl knows OpenBLAS, MKL and BLIS; Apple's Accelerate looks after its own threads.
     """
@@ -32,14 +33,24 @@ class Cores:
 
     # of its own, so that a profile can run it in one thread
     def _run(self, work: Callable[[int, int], None], firsts: Sequence[int], lasts: Sequence[int]) -> None:
-        parts = [self._pool.submit(work, first, last) for first, last in zip(firsts, lasts, strict=True)]
+        parts = deque(zip(firsts, lasts, strict=True))
+
+        def some() -> None:
+            while parts:
+                try:
+                    part = parts.popleft()
+                except IndexError:  # another thread took it
+                    return
+                work(*part)
+
+        others = [self._pool.submit(some) for _ in range(min(self.count, len(parts)) - 1)]
         try:
-            for part in parts:
-                part.result()
+            some()
         finally:
-            for part in parts:
-                part.cancel()
-            wait(parts)
+            parts.clear()  # where one failed
+            wait(others)
+        for other in others:
+            other.result()
 
 
 @contextmanager
@@ -50,14 +61,14 @@ def all_cores() -> Iterator[Cores]:
         blas = _libraries().select(user_api="blas")
         count = min(max((library["num_threads"] for library in blas.info()), default=os.cpu_count() or 1), MOST)
         with blas.limit(limits=1):
-            yield Cores(_pool(count), count)
+            yield Cores(_others(count - 1), count)
 
 
 @lru_cache(maxsize=1)
-def _pool(count: int) -> ThreadPoolExecutor:
+def _others(count: int) -> ThreadPoolExecutor:
     """Threads that stay. Where new ones come each time, those of BLAS end up together on a core: on two cores a
     prefill behind the vocoder took twice as long."""
-    return ThreadPoolExecutor(count, thread_name_prefix="gpt-sovits-mlx")
+    return ThreadPoolExecutor(max(1, count), thread_name_prefix="gpt-sovits-mlx")
 
 
 @cache
@@ -69,7 +80,7 @@ def _forked() -> None:
     """A child has none of its parent's threads, and whoever held the lock is not among its own."""
     global _lock
     _lock = threading.Lock()
-    _pool.cache_clear()
+    _others.cache_clear()
 
 
 if hasattr(os, "register_at_fork"):
