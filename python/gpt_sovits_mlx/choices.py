@@ -53,8 +53,13 @@ def usual() -> Choices:
     (about 1 GFLOP/s), and CUDA plans each convolution for each shape. There products are as fast as transposed
     convolutions, and a seed gives the same samples again. Metal is taken to have none of these traits."""
     cpu, cuda = backend() == "cpu", backend() == "cuda"
-    taps, phases = "taps" if cpu else "native", "phases" if cpu or cuda else "native"
-    return Choices(taps, host=cpu, transposed=phases, fused=cuda, padded=cuda)
+    return Choices(
+        convolution="taps" if cpu else "native",
+        host=cpu,
+        transposed="phases" if cpu or cuda else "native",
+        fused=cuda,
+        padded=cuda,
+    )
 
 
 def choices() -> Choices:

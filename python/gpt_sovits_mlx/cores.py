@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cache, lru_cache
+from itertools import pairwise
 
 from threadpoolctl import ThreadpoolController
 
@@ -29,17 +30,17 @@ class Cores:
     def share(self, work: Callable[[int, int], None], length: int, parts: int) -> None:
         """Call `work(first, last)` for so many parts of the numbers below `length`, and wait for all."""
         ends = [length * part // parts for part in range(parts + 1)]
-        self._run(work, ends[:-1], ends[1:])
+        self._run(work, list(pairwise(ends)))
 
     # of its own, so that a profile can run it in one thread
-    def _run(self, work: Callable[[int, int], None], firsts: Sequence[int], lasts: Sequence[int]) -> None:
-        parts = deque(zip(firsts, lasts, strict=True))
+    def _run(self, work: Callable[[int, int], None], parts: Sequence[tuple[int, int]]) -> None:
+        left = deque(parts)
 
         def some() -> None:
-            while parts:
+            while True:
                 try:
-                    part = parts.popleft()
-                except IndexError:  # another thread took it
+                    part = left.popleft()
+                except IndexError:
                     return
                 work(*part)
 
@@ -47,7 +48,7 @@ class Cores:
         try:
             some()
         finally:
-            parts.clear()  # where one failed
+            left.clear()  # where one failed
             wait(others)
         for other in others:
             other.result()

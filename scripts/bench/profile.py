@@ -92,10 +92,10 @@ class Profile:
         return timed
 
 
-def _in_this_thread(self: Cores, work: Callable[[int, int], None], firsts: Sequence[int], lasts: Sequence[int]) -> None:
+def _in_this_thread(self: Cores, work: Callable[[int, int], None], parts: Sequence[tuple[int, int]]) -> None:
     """What the vocoder's threads share, where it is measured."""
-    for first, last in zip(firsts, lasts, strict=True):
-        work(first, last)
+    for part in parts:
+        work(*part)
 
 
 def _layers() -> list[Any]:

@@ -152,13 +152,12 @@ class ConvTranspose1d:
     def __init__(self, scope: Scope, stride: int, padding: int = 0):
         _, self.out_channels, self.kernel = scope.shape("weight")
         self.stride, self.padding = stride, padding
-        weight = scope.raw("weight")
+        weight, bias = scope.raw("weight"), scope.raw("bias", self.out_channels)
         self.by_phases = choices().transposed == "phases"
         if self.by_phases:
-            self.weight = scope.keep(self._phases(weight))
+            self.weight, self.bias = scope.keep(self._phases(weight)), scope.keep(mx.tile(bias, stride))
         else:
-            self.weight = scope.keep(weight.transpose(1, 2, 0))
-        self.bias = scope.tensor("bias", self.out_channels)
+            self.weight, self.bias = scope.keep(weight.transpose(1, 2, 0)), scope.keep(bias)
 
     def _phases(self, weight: mx.array) -> mx.array:
         """The kernel (in, out, k) as that of a convolution whose frames are `stride` samples.
@@ -176,6 +175,11 @@ class ConvTranspose1d:
         """See `_phases`."""
         return self.weight if self.by_phases else self._phases(self.weight.transpose(2, 0, 1))
 
+    @property
+    def biases(self) -> mx.array:
+        """The bias of each of the stride · out outputs that `taps` give."""
+        return self.bias if self.by_phases else mx.tile(self.bias, self.stride)
+
     def sources(self, first: int, last: int) -> tuple[int, int]:
         """The first and the last input frame that the output's frames `first` to `last` depend on."""
         return -((self.kernel - 1 - self.padding - first) // self.stride), (last + self.padding) // self.stride
@@ -192,7 +196,7 @@ class ConvTranspose1d:
         batch, time, _ = x.shape
         around = len(self.weight) - 1
         x = mx.pad(x, [(0, 0), (around, around), (0, 0)]) if around else x
-        out = mx.tile(self.bias, self.stride)
+        out = self.bias
         for block, weight in enumerate(self.weight):
             out = mx.addmm(out, x[:, block : block + time + around], weight)
         length = (time - 1) * self.stride + self.kernel - 2 * self.padding

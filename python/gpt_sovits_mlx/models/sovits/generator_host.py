@@ -117,8 +117,7 @@ class HostUpsampling:
     def __init__(self, upsampling: ConvTranspose1d):
         self.stride, self.padding, self.kernel = upsampling.stride, upsampling.padding, upsampling.kernel
         self.out = upsampling.out_channels
-        bias = mx.tile(upsampling.bias, self.stride)
-        self.convolution = HostConv(host_view(upsampling.taps), host_view(bias))
+        self.convolution = HostConv(host_view(upsampling.taps), host_view(upsampling.biases))
 
     def __call__(self, x: np.ndarray, cores: Cores) -> np.ndarray:
         """(T, in) → (T', out), of what the activation makes of x."""
