@@ -36,9 +36,9 @@ from scripts.bench.report import machine, print_findings, print_heading, time_te
 from scripts.bench.stages import STAGES
 from scripts.bench.workbench import RANDOM, Workbench
 
-from gpt_sovits_mlx.choices import choices, trying, usual
 from gpt_sovits_mlx.errors import DependencyError, GPTSoVITSError
 from gpt_sovits_mlx.runtime import backend, model_home, require_mlx
+from gpt_sovits_mlx.tuning import forms, trying, usual
 
 REPEATS, QUICK = 7, 2
 SLOWEST = 8
@@ -111,12 +111,12 @@ def run(options: argparse.Namespace, reference: Reference | None) -> None:
     precisions = options.dtype or (["float32"] if backend() == "cpu" else ["float32", "float16"])
     model_dir = options.model_dir or model_home()
     facts: dict[str, Any] = {"machine": machine(), "versions": versions(reference)}
-    facts["versions"]["forms"] = "usual" if choices() == usual() else "tuned"
+    facts["versions"]["forms"] = "usual" if forms() == usual() else "tuned"
     # a file is no narrow window
     console, findings = Console(width=None if sys.stdout.isatty() else WIDTH), Findings()
     name = RANDOM if options.random else options.voice
     print_heading(console, name, options.repeats, facts)
-    with tempfile.TemporaryDirectory() as work, trying(choices()), home_at(work):
+    with tempfile.TemporaryDirectory() as work, trying(forms()), home_at(work):
         for precision in precisions:
             if options.random:
                 bench = Workbench.of_random(precision, Path(work))

@@ -11,11 +11,12 @@ import numpy as np
 import soundfile
 from safetensors.numpy import save_file
 
-from gpt_sovits_mlx.convert.cnhubert import cnhubert_tensors
-from gpt_sovits_mlx.convert.gpt import gpt_tensors
-from gpt_sovits_mlx.convert.roberta import roberta_tensors
-from gpt_sovits_mlx.convert.sovits_tensors import Widths, sovits_tensors
 from gpt_sovits_mlx.files import file_sha256
+from gpt_sovits_mlx.models.cnhubert import CNHubert
+from gpt_sovits_mlx.models.model import Model, shapes_of
+from gpt_sovits_mlx.models.roberta import Roberta
+from gpt_sovits_mlx.models.sovits import SoVITS
+from gpt_sovits_mlx.models.t2s import TextToSemantic
 
 GPT = {
     "hidden_dim": 32,
@@ -24,9 +25,11 @@ GPT = {
     "vocab_size": 1025,
     "phoneme_vocab_size": 732,
     "EOS": 1024,
+    "linear_units": 128,
+    "bert_dim": 64,
     "max_sec": 54,
 }
-SOVITS = {
+SOVITS_SIZES = {
     "inter_channels": 16,
     "hidden_channels": 16,
     "filter_channels": 32,
@@ -40,6 +43,11 @@ SOVITS = {
     "upsample_initial_channel": 32,
     "upsample_kernel_sizes": [16, 16, 8, 2, 2],
     "gin_channels": 32,
+    "phonemes": 732,
+    "codes": 1024,
+    "ssl_channels": 32,
+    "style_bins": 704,
+    "style_channels": 32,
 }
 CNHUBERT = {
     "conv_dim": [16] * 7,
@@ -64,15 +72,17 @@ ROBERTA = {
     "type_vocab_size": 2,
     "layer_norm_eps": 1e-12,
 }
+SPECTRUM = {"sampling_rate": 32000, "filter_length": 2048, "hop_length": 640, "win_length": 2048}
+SOVITS_CONFIG = {"version": "v2", "symbols": "v2", "data": SPECTRUM, "model": SOVITS_SIZES}
 SPOKEN = "今天天气很好我们去公园散步吧一二三四五六七八九十,.!?…-"
 
 
 def make_model_folder(folder: Path, voices: tuple[str, ...] = ("small",), roberta: bool = True) -> Path:
     """`encoders/` and `voices/<name>/`; voices differ in all weights and in their reference."""
     encoders = folder / "encoders"
-    write(encoders / "cnhubert.safetensors", cnhubert_tensors(CNHUBERT), CNHUBERT, 1)
+    write(encoders / "cnhubert.safetensors", CNHubert, CNHUBERT, 1)
     if roberta:
-        write(encoders / "roberta.safetensors", roberta_tensors(ROBERTA), ROBERTA, 2)
+        write(encoders / "roberta.safetensors", Roberta, ROBERTA, 2)
         words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *SPOKEN]
         (encoders / "roberta_vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
     for seed, name in enumerate(voices, start=10):
@@ -81,11 +91,8 @@ def make_model_folder(folder: Path, voices: tuple[str, ...] = ("small",), robert
 
 
 def make_voice(folder: Path, seed: int, encoders: Path) -> None:
-    write(folder / "gpt.safetensors", gpt_tensors(GPT, 128, ROBERTA["hidden_size"]), GPT, seed)
-    data = {"sampling_rate": 32000, "filter_length": 2048, "hop_length": 640, "win_length": 2048}
-    config = {"version": "v2", "symbols": "v2", "data": data, "model": SOVITS}
-    shapes = sovits_tensors(SOVITS, Widths(732, CNHUBERT["hidden_size"], 1024, 704, 32))
-    write(folder / "sovits.safetensors", shapes, config, seed + 100)
+    write(folder / "gpt.safetensors", TextToSemantic, GPT, seed)
+    write(folder / "sovits.safetensors", SoVITS, SOVITS_CONFIG, seed + 100)
     tone(folder / "reference.wav", 3.5, 100 + 10 * seed)
     hashes = {p.stem: file_sha256(p) for p in encoders.glob("*.safetensors")}
     voice = {
@@ -103,11 +110,11 @@ def make_voice(folder: Path, seed: int, encoders: Path) -> None:
     (folder / "voice.json").write_text(json.dumps(voice), encoding="utf-8")
 
 
-def write(path: Path, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any], seed: int) -> None:
-    """Random tensors: gains near 1, the rest small enough that signals neither vanish nor explode."""
+def write(path: Path, kind: type[Model], config: Mapping[str, Any], seed: int) -> None:
+    """A model's random tensors: gains near 1, the rest small enough that signals neither vanish nor explode."""
     random = np.random.default_rng(seed)
     tensors = {}
-    for name, shape in shapes.items():
+    for name, shape in shapes_of(kind, config).items():
         fan_in = int(np.prod(shape[1:])) if len(shape) > 1 else 0
         gain = len(shape) == 1 and name.endswith(("weight", "gamma", "alpha"))
         scale = 0.1 if gain or not fan_in else 1.2 / np.sqrt(fan_in)

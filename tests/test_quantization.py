@@ -7,62 +7,56 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from gpt_sovits_mlx import GPTSoVITSEngine
 from gpt_sovits_mlx.convert import Quantization, convert_gpt
+from gpt_sovits_mlx.decoding.state import DecodeState, prefill
 from gpt_sovits_mlx.engine import shipped_voices
 from gpt_sovits_mlx.errors import WeightsError
 from gpt_sovits_mlx.layers import linear
-from gpt_sovits_mlx.layers.linear import Linear
-from gpt_sovits_mlx.layers.weights import Weights
 from gpt_sovits_mlx.models.t2s import TextToSemantic
-from gpt_sovits_mlx.quantization import quantized
 from gpt_sovits_mlx.runtime import backend
+from gpt_sovits_mlx.weights import load_model, quantize
 from small_voice import make_model_folder
 
 SENTENCES = Path(__file__).parent.parent / "scripts" / "demo_voice_sentences" / "english.txt"
 WIDTHS = {"in": 128, "out": 48}
 
 
-def layer(tensors: dict[str, np.ndarray], quantization: Quantization) -> Linear:
-    arrays = {name: mx.array(value) for name, value in tensors.items()}
-    return Linear(Weights(arrays, "x.safetensors", mx.float32, quantization).scope("x."))
-
-
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("group_size", [32, 64, 128])
-def test_both_products_are_that_of_what_the_numbers_stand_for(bits, group_size, monkeypatch):
+def test_all_products_are_that_of_what_the_numbers_stand_for(bits, group_size, monkeypatch):
     """Packed weights as Metal and CUDA multiply by them, unpacked ones as a CPU does; one row, a batch, a prefill."""
-    random = np.random.default_rng(bits)
+    random, model = np.random.default_rng(bits), nn.Module()
     weight = random.standard_normal((WIDTHS["out"], WIDTHS["in"])).astype(np.float32)
     bias = random.standard_normal(WIDTHS["out"]).astype(np.float32)
-    quantization = Quantization(bits, group_size)
-    tensors, _ = quantized({"x.weight": weight, "x.bias": bias}, quantization)
+    whole = nn.Linear(WIDTHS["in"], WIDTHS["out"])
+    whole.weight, whole.bias = mx.array(weight), mx.array(bias)
     groups = weight.reshape(WIDTHS["out"], -1, group_size)
     steps = np.repeat(np.ptp(groups, axis=-1) / (2**bits - 1), group_size, axis=-1)
-    monkeypatch.setattr(linear, "backend", lambda: "cpu")
-    unpacked = layer(tensors, quantization)
-    assert isinstance(unpacked.weight, mx.array)
-    stood_for = np.array(unpacked.weight)
+    forms: dict[str, Any] = {}
+    for name in ("cpu", "metal", "cuda"):
+        monkeypatch.setattr(linear, "backend", lambda name=name: name)
+        model.layer = whole.to_quantized(group_size, bits)
+        linear.for_backend(model)
+        forms[name] = model.layer
+    assert [type(form) for form in forms.values()] == [nn.Linear, nn.QuantizedLinear, linear.UnpackedLinear]
+    stood_for = np.array(forms["cpu"].weight)
     assert (np.abs(stood_for - weight) <= 1.01 * steps).all()
-    monkeypatch.setattr(linear, "backend", lambda: "metal")
-    packed = layer(tensors, quantization)
-    assert not isinstance(packed.weight, mx.array)
-    forms = (packed, "metal"), (packed, "cuda"), (unpacked, "cpu")
     if backend() == "cuda":  # which lacks what Metal does
-        forms = forms[1:]
+        del forms["metal"]
     for lead in ((1, 1), (8, 1), (1, 125), (3, 60)):
         x = random.standard_normal((*lead, WIDTHS["in"])).astype(np.float32)
         expected = x.astype(np.float64) @ stood_for.T.astype(np.float64) + bias
-        for form, name in forms:
-            monkeypatch.setattr(linear, "backend", lambda name=name: name)
+        for form in forms.values():
             y = form(mx.array(x))
             assert y.dtype == mx.float32 and y.shape == expected.shape
             assert np.abs(np.array(y) - expected).max() < 2e-6 * np.abs(expected).max()
-    assert (packed.out_features, packed.in_features) == (unpacked.out_features, unpacked.in_features) == weight.shape
+    assert {linear.width_of(form) for form in forms.values()} == {weight.shape}
 
 
 @pytest.mark.parametrize(("bits", "limit"), [(8, 0.02), (4, 0.3)])
@@ -89,14 +83,14 @@ def test_a_checkpoint_converted_to_fewer_bits(bits, limit, checkpoint, golden, t
     bert = mx.array(data["bert"].astype(np.float32)).swapaxes(1, 2)
     prompt = mx.array(data["prompt"].astype(np.int32).reshape(1, -1))
     phones = mx.array(data["phones"].astype(np.int32))
-    unpacked = np.array(TextToSemantic.load(done.weights).prefill(phones, bert, prompt)[0])
+    unpacked = np.array(prefill(load_model(TextToSemantic, done.weights), phones, bert, prompt)[0])
     expected = data["step0_logits"]
     moved = np.sqrt(np.square(unpacked - expected).mean()) / expected.std()
     print(f"{bits} bits: logits move by {100 * moved:.2f} % of their standard deviation")
     assert 1e-4 < moved < limit
     if backend() != "cuda":  # which unpacks, too, and lacks what Metal does
         monkeypatch.setattr(linear, "backend", lambda: "metal")
-        packed = np.array(TextToSemantic.load(done.weights).prefill(phones, bert, prompt)[0])
+        packed = np.array(prefill(load_model(TextToSemantic, done.weights), phones, bert, prompt)[0])
         assert np.abs(packed - unpacked).max() < 1e-4
 
 
@@ -147,7 +141,7 @@ def test_damage_is_named(what, checkpoint, tmp_path):
     save_file(tensors, path)
     config_path.write_text(json.dumps(config))
     with pytest.raises(WeightsError) as refused:
-        TextToSemantic.load(path)
+        load_model(TextToSemantic, path)
     assert named in str(refused.value) and "\n" not in str(refused.value)
 
 
@@ -157,7 +151,7 @@ def test_configurations_of_before_are_read(checkpoint, tmp_path):
     config = json.loads(config_path.read_text())
     assert config.pop("quantization") is None
     config_path.write_text(json.dumps(config))
-    assert TextToSemantic.load(path).layers
+    assert load_model(TextToSemantic, path).h.layers
 
 
 def test_what_cannot_be_quantized_is_refused(tmp_path):
@@ -165,10 +159,12 @@ def test_what_cannot_be_quantized_is_refused(tmp_path):
     for named, (bits, size) in wrong.items():
         with pytest.raises(WeightsError, match=f"quantization: {named} is unknown: choose"):
             Quantization(bits, size)
-    tensors = {"a.weight": np.ones((4, 96), np.float32)}
-    with pytest.raises(WeightsError, match=r"groups of 64 do not divide the rows of a.weight, 96 wide: choose .* 32"):
-        quantized(tensors, Quantization(8))
-    path = make_model_folder(tmp_path) / "voices" / "small" / "gpt.safetensors"
+    config = json.loads((make_model_folder(tmp_path) / "voices" / "small" / "gpt_config.json").read_text())
+    odd = TextToSemantic.of_config({**config, "hidden_dim": 96, "bert_dim": 128}, {})
+    named = r"groups of 64 do not divide the rows of h\.layers\.\d\.\S+weight, 96 wide: choose .* 32"
+    with pytest.raises(WeightsError, match=named):
+        quantize(odd, Quantization(8))
+    path = tmp_path / "voices" / "small" / "gpt.safetensors"
     with pytest.raises(WeightsError, match="groups of 64 do not divide"):
         convert_gpt(path, tmp_path / "out" / "gpt.safetensors", quantization=Quantization(8))
     assert not (tmp_path / "out").exists()
@@ -193,20 +189,25 @@ def test_the_demo_voice_chooses_the_same_tokens(tmp_path):
     models = [voice.gpt]
     for bits in (8, 4):
         done = convert_gpt(gpt, tmp_path / str(bits) / "gpt.safetensors", quantization=Quantization(bits))
-        models.append(TextToSemantic.load(done.weights))
+        models.append(load_model(TextToSemantic, done.weights))
     texts = SENTENCES.read_text(encoding="utf-8").splitlines()[:10]
     rows = [[*voice.conditioning.phones, *voice.frontend.utterance(text, "en").phone_ids] for text in texts]
     lengths = [len(row) for row in rows]
     phones = mx.array([row + [0] * (max(lengths) - len(row)) for row in rows])
     prompt = mx.array([list(voice.conditioning.tokens)] * len(rows))
-    made = [model.prefill(phones, None, prompt, lengths) for model in models]
+    made = [prefill(model, phones, None, prompt, lengths) for model in models]
     going, equal = np.ones(len(rows), bool), []
     while going.any():
         chosen = [mx.argmax(logits, axis=-1) for logits, _ in made]
         equal.append(np.array([np.array(other == chosen[0])[going] for other in chosen[1:]]))
         going &= np.array(chosen[0]) != voice.gpt.config.EOS
-        made = [(model.decode(chosen[0], state), state) for model, (_, state) in zip(models, made, strict=True)]
+        made = [(step(model, chosen[0], state), state) for model, (_, state) in zip(models, made, strict=True)]
     tokens = np.concatenate(equal, axis=1)
     shares = tokens.mean(axis=1)
     print(f"of {tokens.shape[1]} tokens equal: 8 bits {shares[0]:.4f}, 4 bits {shares[1]:.4f}")
     assert shares[0] >= 0.98 and shares[1] >= 0.8
+
+
+def step(model: TextToSemantic, tokens: mx.array, state: DecodeState) -> mx.array:
+    positions = state.positions
+    return model.step(tokens, positions, state.advance(), state.caches)

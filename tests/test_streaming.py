@@ -21,13 +21,16 @@ from gpt_sovits_mlx import (
     streaming,
     vocoder,
 )
-from gpt_sovits_mlx.models.decode_host import HostDecoder
+from gpt_sovits_mlx.decoding.cuda_step import CudaDecoder
+from gpt_sovits_mlx.decoding.forms import decoder_for
+from gpt_sovits_mlx.decoding.numpy_step import NumpyStep
+from gpt_sovits_mlx.decoding.plain import PlainDecoder
+from gpt_sovits_mlx.decoding.sampling import NoiseStream
 from gpt_sovits_mlx.models.sovits import SoVITS
 from gpt_sovits_mlx.models.t2s import TextToSemantic
 from gpt_sovits_mlx.runtime import backend
-from gpt_sovits_mlx.sampling import NoiseStream
-from gpt_sovits_mlx.streaming import FIRST
-from gpt_sovits_mlx.vocoder import HELD, OVERLAP
+from gpt_sovits_mlx.streaming import FIRST_CHUNK
+from gpt_sovits_mlx.vocoder import HELD_FRAMES, OVERLAP_FRAMES
 from small_voice import make_model_folder
 
 RATE, HOP, PAUSE = 32000, 640, 0.1
@@ -145,7 +148,10 @@ def test_tokens_length_and_sentences_are_those_of_the_whole(case):
 
 def test_chunks_grow(case):
     """Within a sentence and from one sentence to the next."""
-    assert len(case.calls[0][0]) == FIRST == 16 and len(case.chunks[0].audio) == (2 * FIRST - HELD) * HOP
+    assert (
+        len(case.calls[0][0]) == FIRST_CHUNK == 16
+        and len(case.chunks[0].audio) == (2 * FIRST_CHUNK - HELD_FRAMES) * HOP
+    )
     sizes, start = [], 0
     for (tokens, *_), chunk in zip(case.calls, case.chunks, strict=True):
         if chunk.sentence is None:  # the rest of a sentence is as long as it is
@@ -163,7 +169,7 @@ def test_it_sounds_like_the_whole(case):
 def test_joints_do_not_click(case):
     samples, joints = joined(case.chunks), case.joints()
     # where the fade begins, and where the chunk goes on alone
-    places = np.concatenate([joints, joints + OVERLAP * HOP])
+    places = np.concatenate([joints, joints + OVERLAP_FRAMES * HOP])
     jumps = np.abs(np.diff(samples, prepend=0))
     limit = 1.5 * np.quantile(np.delete(jumps, places), 0.999)
     print(f"largest jump at a joint: {jumps[places].max() / limit:.2f} of the limit")
@@ -179,8 +185,8 @@ def test_chunks_get_all_the_context_that_they_see(engine, monkeypatch):
     engine.synthesize(SMALL, **settings)
     z = engine.load_voice("small").sovits.latent(mx.array([calls[0][0]]), *calls[0][1:])
     monkeypatch.setattr(SoVITS, "latent", lambda self, tokens, *_, **__: z[:, : 2 * tokens.shape[1]])
-    monkeypatch.setattr(vocoder, "HELD", reach)
-    monkeypatch.setattr(streaming, "FIRST", reach)
+    monkeypatch.setattr(vocoder, "HELD_FRAMES", reach)
+    monkeypatch.setattr(streaming, "FIRST_CHUNK", reach)
     chunks = list(engine.stream(SMALL, **settings))
     assert len(chunks) >= 3 and np.abs(joined(chunks) - whole).max() < 1e-5
 
@@ -189,18 +195,20 @@ def test_closing_ends_the_work(engine, monkeypatch):
     steps, advance = [], streaming.decode_steps
     monkeypatch.setattr(streaming, "decode_steps", lambda *a: (steps.append(1) or step for step in advance(*a)))
     decodes = []
-    for kind in (TextToSemantic, HostDecoder):
-        monkeypatch.setattr(kind, "decode", lambda *a, decode=kind.decode: (decodes.append(1), decode(*a))[1])
+    for kind, name in ((TextToSemantic, "step"), (NumpyStep, "__call__")):
+        step = getattr(kind, name)
+        monkeypatch.setattr(kind, name, lambda *a, step=step: (decodes.append(1), step(*a))[1])
     calls = watch(monkeypatch)
-    expected = FIRST if engine.load_voice("small").gpt.kernel is None else 0  # where the kernel makes the steps
+    in_a_kernel = isinstance(decoder_for(engine.load_voice("small").gpt), CudaDecoder)
+    expected = 0 if in_a_kernel else FIRST_CHUNK
     chunks = engine.stream(SMALL, voice="small", seed=5, max_tokens=90)
     assert not steps
     next(chunks)
-    assert len(steps) == FIRST and len(calls) == 1
+    assert len(steps) == FIRST_CHUNK and len(calls) == 1
     assert len(decodes) == expected
     chunks.close()
     assert next(chunks, None) is None
-    assert len(steps) == FIRST and len(calls) == 1
+    assert len(steps) == FIRST_CHUNK and len(calls) == 1
     assert len(decodes) == expected
 
 
@@ -225,7 +233,7 @@ def test_speed(engine, monkeypatch, speed):
 def test_short_sentences_are_those_of_the_whole(engine):
     """A sentence that ends within its first chunk is vocoded as `synthesize` does it, at any speed."""
     for speed in (1.0, 1.3):
-        settings = {"voice": "small", "seed": 5, "max_tokens": FIRST - 1, "speed": speed}
+        settings = {"voice": "small", "seed": 5, "max_tokens": FIRST_CHUNK - 1, "speed": speed}
         whole = engine.synthesize(SMALL, **settings)
         chunks = list(engine.stream(SMALL, **settings))
         assert len(chunks) == len(whole.sentences) and not any(s.ended for s in whole.sentences)
@@ -236,7 +244,7 @@ def test_short_sentences_are_those_of_the_whole(engine):
 @pytest.mark.parametrize("plain", [False, True])
 def test_chunks_may_be_taken_by_any_thread(engine, monkeypatch, plain):
     if plain:  # as on Metal, where a CPU has a step of its own
-        monkeypatch.setattr(engine.load_voice("small").gpt, "host", None)
+        monkeypatch.setattr("gpt_sovits_mlx.decoding.generation.decoder_for", PlainDecoder)
     settings = {"voice": "small", "seed": 5, "max_tokens": 60}
     expected = joined(engine.stream(SMALL, **settings))
     chunks, taken = engine.stream(SMALL, **settings), []
@@ -254,7 +262,7 @@ def test_companions_speak_their_language(tmp_path):
     file = folder / "voices" / "small" / "voice.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "companions": {"zh": "other"}}))
     engine = GPTSoVITSEngine(folder)
-    settings = {"voice": "small", "seed": 1, "max_tokens": FIRST - 1}
+    settings = {"voice": "small", "seed": 1, "max_tokens": FIRST_CHUNK - 1}
     text = "My friend went home. 今天天气很好。"
     assert np.array_equal(joined(engine.stream(text, **settings)), engine.synthesize(text, **settings).audio)
 

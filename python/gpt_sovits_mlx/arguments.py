@@ -6,12 +6,23 @@ import argparse
 from pathlib import Path
 
 from .quantization import BITS
-from .text import LANGUAGES, SPLIT_METHODS
+from .settings import spoken_settings
+from .text import LANGUAGES
 
 
 def add_model_dir(parser: argparse.ArgumentParser) -> None:
     help = "folder of voices and encoders (default: $GPT_SOVITS_MLX_HOME, else the user's data folder)"
     parser.add_argument("--model-dir", type=Path, help=help)
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """An option for each setting of a request; `None` where it is not given."""
+    for setting in spoken_settings():
+        known = setting.metadata
+        flags = ["-l"] if setting.name == "language" else []
+        flags.append(f"--{setting.name.replace('_', '-')}")
+        shown = "" if setting.default is None else f" ({setting.default})"
+        parser.add_argument(*flags, type=known["type"], choices=known["choices"], help=known["help"] + shown)
 
 
 def add_speak(parser: argparse.ArgumentParser) -> None:
@@ -22,19 +33,11 @@ def add_speak(parser: argparse.ArgumentParser) -> None:
     to("-o", "--output", type=Path, default=Path("out.wav"), help="audio to write: .wav, .flac, .ogg (out.wav)")
     to("--stream", action="store_true", help="write a WAV to standard output while it is spoken")
     add("-v", "--voice", default="demo", help="name of a voice, or path of its folder (demo)")
-    add("-l", "--language", choices=LANGUAGES, default="auto", help="language of the text (auto)")
     add("--reference", type=Path, help="another recording of 3 to 10 s to imitate")
     add("--reference-text", help="what is said in it")
     add("--reference-language", choices=LANGUAGES, default="auto")
     add("--auxiliary", type=Path, nargs="*", default=[], help="more recordings of that speaker")
-    add("--speed", type=float, default=1.0, help="above 1 is faster (1.0)")
-    add("--seed", type=int, help="the same seed says the same again")
-    add("--top-k", type=int)
-    add("--top-p", type=float)
-    add("--temperature", type=float)
-    add("--repetition-penalty", type=float)
-    add("--split", choices=SPLIT_METHODS, default="cut5", help="how the text is split (cut5)")
-    add("--pause", type=float, default=0.3, help="seconds of silence behind each sentence (0.3)")
+    add_settings(parser)
     add("--lexicon", type=Path, help="file of words with readings of your own")
     add("--dtype", choices=("auto", "float32", "float16", "bfloat16"), default="auto")
     add("--encoder-backend", choices=("auto", "mlx", "coreml"), default="auto", help="where RoBERTa and CNHubert run")

@@ -70,6 +70,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
 def speak(options: argparse.Namespace) -> int:
     """Speak a text into a file."""
     from .engine import GPTSoVITSEngine
+    from .settings import spoken_settings
 
     text = _text(options)
     if options.stream and (options.json or sys.stdout.isatty()):
@@ -80,16 +81,11 @@ def speak(options: argparse.Namespace) -> int:
     voice = engine.load_voice(
         options.voice, options.reference, options.reference_text, options.reference_language, options.auxiliary
     )
-    settings = {
-        name: getattr(options, name)
-        for name in ("speed", "seed", "top_k", "top_p", "temperature", "repetition_penalty", "pause")
-    }
+    settings = {setting.name: getattr(options, setting.name) for setting in spoken_settings()}
     if options.stream:
-        return _stream(engine.stream(text, options.language, voice, split_method=options.split, **settings))
+        return _stream(engine.stream(text, voice=voice, **settings))
     with _Progress(not options.quiet) as progress:
-        result = engine.synthesize(
-            text, options.language, voice, split_method=options.split, progress=progress.update, **settings
-        )
+        result = engine.synthesize(text, voice=voice, progress=progress.update, **settings)
     result.save(options.output)
     for sentence in result.sentences:
         _warn_if_cut_off(sentence)
@@ -147,8 +143,8 @@ def voices(options: argparse.Namespace) -> int:
 
 def _precision(weights: Path) -> str:
     """What the GPT's matrices are stored in: "8 bits", "float16"."""
-    from .layers.weights import read_config
     from .quantization import Quantization
+    from .weights import read_config
 
     path = weights / "gpt.safetensors"
     config = read_config(path)
@@ -256,15 +252,16 @@ def verify(options: argparse.Namespace) -> int:
 
 def tune(options: argparse.Namespace) -> int:
     """Measure the vocoder's forms, show what each change does, and remember the fastest."""
-    from .choices import remember
     from .engine import DTYPES, voice_roots
     from .models.sovits import SoVITS
     from .tune import tune as measured
+    from .tuning import remember
     from .voice import VoiceFolder, find_voice
+    from .weights import load_model
 
     folder = VoiceFolder.read(find_voice(options.voice, voice_roots(options.model_dir or model_home())))
     best, _ = measured(
-        lambda: SoVITS.load(folder.weights / "sovits.safetensors", DTYPES[options.dtype]),
+        lambda: load_model(SoVITS, folder.weights / "sovits.safetensors", DTYPES[options.dtype]),
         lambda trial: print(trial, flush=True),
     )
     print(f"remembered in {remember(best)}")

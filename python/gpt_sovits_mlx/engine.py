@@ -12,12 +12,13 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from .decoding.generation import Generation, generate
 from .encoders import CharacterEncoder
 from .errors import AudioError, GPTSoVITSError, VoiceError
-from .generation import Generation, generate
-from .result import AudioChunk, Sentence, SynthesisResult
+from .request import Request, Sentence
+from .result import AudioChunk, SpokenSentence, SynthesisResult
 from .runtime import model_home
-from .script import Script
+from .settings import Settings
 from .store import ModelStore
 from .streaming import stream
 from .vocoder import vocode_sentences
@@ -115,16 +116,8 @@ class GPTSoVITSEngine:
         language: str = "auto",
         voice: Voice | str | None = None,
         *,
-        speed: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        temperature: float | None = None,
-        repetition_penalty: float | None = None,
-        max_tokens: int | None = None,
-        seed: int | None = None,
-        split_method: str = "cut5",
-        pause: float = 0.3,
         progress: Progress | None = None,
+        **settings: Any,
     ) -> SynthesisResult:
         """Speak a text.
 
@@ -132,38 +125,27 @@ class GPTSoVITSEngine:
             text: of any length.
             language: "auto", "zh" (Chinese with English inside), "en" or "all_zh".
             voice: a loaded voice or a name; by default the one loaded last, else the demo voice.
-            speed: above 1 is faster, 0.3 to 3.
-            top_k, top_p, temperature, repetition_penalty, max_tokens: see `Sampling`; by default what the voice
-                recommends, else the reference's defaults.
-            seed: the same seed says the same again; by default a random one.
-            split_method: "cut0" to "cut5", as in the reference; "cut5" splits at punctuation.
-            pause: seconds of silence behind each sentence.
             progress: called as sentences are done.
+            settings: those of `settings.Settings` and `settings.Sampling`: `speed`, `pause`, `seed`, `split_method`,
+                `top_k`, `top_p`, `temperature`, `repetition_penalty`, `max_tokens`. Of the last five, what is not given
+                is what the voice recommends, else the reference's default.
 
         Raises:
             TextError: the text cannot be spoken.
             VoiceError, DependencyError: see `load_voice`.
+            GPTSoVITSError: there is no such setting, or it is out of its range.
         """
         start = time.perf_counter()
-        drawn = {
-            "top_k": top_k,
-            "top_p": top_p,
-            "temperature": temperature,
-            "repetition_penalty": repetition_penalty,
-            "max_tokens": max_tokens,
-        }
-        script = Script.of(self._resolve(voice), text, language, split_method, speed, pause, seed, drawn)
+        request = Request.of(self._resolve(voice), text, Settings.of({"language": language, **settings}))
         texted = time.perf_counter()
         features = [
-            character_features(utterance, encoder, speaker.gpt.bert_width)
-            for speaker, utterance, encoder in zip(
-                script.speakers, script.utterances, self._character_encoders(script), strict=True
-            )
+            character_features(sentence.utterance, encoder, sentence.voice.gpt.config.bert_dim)
+            for sentence, encoder in zip(request.sentences, self._character_encoders(request), strict=True)
         ]
         encoded = time.perf_counter()
-        generations = _decode(script, features, progress)
+        generations = _decode(request.sentences, features, progress)
         decoded = time.perf_counter()
-        samples, sentences = _vocode(script, generations, progress)
+        samples, sentences = _vocode(request, generations, progress)
         end = time.perf_counter()
         marks = {
             "text_processing": texted - start,
@@ -173,24 +155,11 @@ class GPTSoVITSEngine:
             "total": end - start,
         }
         timing = {stage: 1000 * seconds for stage, seconds in marks.items()}
-        rate = script.voice.sample_rate
-        return SynthesisResult(samples, rate, len(samples) / rate, timing, sentences, script.seed)
+        rate = request.sample_rate
+        return SynthesisResult(samples, rate, len(samples) / rate, timing, sentences, request.seed)
 
     def stream(
-        self,
-        text: str,
-        language: str = "auto",
-        voice: Voice | str | None = None,
-        *,
-        speed: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        temperature: float | None = None,
-        repetition_penalty: float | None = None,
-        max_tokens: int | None = None,
-        seed: int | None = None,
-        split_method: str = "cut5",
-        pause: float = 0.3,
+        self, text: str, language: str = "auto", voice: Voice | str | None = None, **settings: Any
     ) -> Generator[AudioChunk, None, None]:
         """Speak a text in chunks, the first of them after 16 tokens (0.64 s of speech), later ones larger.
 
@@ -200,23 +169,16 @@ class GPTSoVITSEngine:
         up to 20 ms away from its place in the sentence).
 
         Raises:
-            TextError, VoiceError, DependencyError: see `synthesize`; before the first chunk is asked for.
+            TextError, VoiceError, DependencyError, GPTSoVITSError: see `synthesize`; before the first chunk is asked
+                for.
         """
-        drawn = {
-            "top_k": top_k,
-            "top_p": top_p,
-            "temperature": temperature,
-            "repetition_penalty": repetition_penalty,
-            "max_tokens": max_tokens,
-        }
-        script = Script.of(self._resolve(voice), text, language, split_method, speed, pause, seed, drawn)
-        return stream(script, self._character_encoders(script))
+        request = Request.of(self._resolve(voice), text, Settings.of({"language": language, **settings}))
+        return stream(request, self._character_encoders(request))
 
-    def _character_encoders(self, script: Script) -> list[CharacterEncoder | None]:
+    def _character_encoders(self, request: Request) -> list[CharacterEncoder | None]:
         """Who reads the Chinese characters of each sentence."""
         return [
-            self._store.character_encoder(speaker.folder, utterance)
-            for speaker, utterance in zip(script.speakers, script.utterances, strict=True)
+            self._store.character_encoder(sentence.voice.folder, sentence.utterance) for sentence in request.sentences
         ]
 
     def _resolve(self, voice: Voice | str | None) -> Voice:
@@ -266,35 +228,38 @@ def shipped_voices() -> Path:
     return inside if inside.is_dir() else package.parent.parent / "voices"
 
 
-def _decode(script: Script, features: Sequence[mx.array | None], progress: Progress | None) -> list[Generation]:
-    """Decode the sentences of a text together, as far as their speakers share a GPT."""
+def _decode(
+    sentences: Sequence[Sentence], features: Sequence[mx.array | None], progress: Progress | None
+) -> list[Generation]:
+    """Decode sentences together, as far as their voices share a GPT."""
     counter = itertools.count(1)
 
     def done() -> None:
         if progress:
-            progress("gpt", next(counter), len(script.utterances))
+            progress("gpt", next(counter), len(sentences))
 
     results: dict[int, Generation] = {}
-    for gpt in {id(speaker.gpt): speaker.gpt for speaker in script.speakers}.values():
-        mine = [i for i, speaker in enumerate(script.speakers) if speaker.gpt is gpt]
-        requests = [script.request(i, features[i]) for i in mine]
-        results |= zip(mine, generate(gpt, requests, script.sampling, done=done), strict=True)
-    return [results[i] for i in range(len(script.utterances))]
+    for gpt in {id(sentence.voice.gpt): sentence.voice.gpt for sentence in sentences}.values():
+        own = [i for i, sentence in enumerate(sentences) if sentence.voice.gpt is gpt]
+        requests = [sentences[i].to_decode(features[i]) for i in own]
+        results |= zip(own, generate(gpt, requests, done=done), strict=True)
+    return [results[i] for i in range(len(sentences))]
 
 
 def _vocode(
-    script: Script, generations: Sequence[Generation], progress: Progress | None
-) -> tuple[np.ndarray, tuple[Sentence, ...]]:
+    request: Request, generations: Sequence[Generation], progress: Progress | None
+) -> tuple[np.ndarray, tuple[SpokenSentence, ...]]:
     """Vocode all sentences, put them one behind the other, each with its pause, and tell where they lie."""
     made: dict[int, np.ndarray] = {}
-    for index, samples in vocode_sentences(script, [generation.tokens for generation in generations]):
-        made[index] = samples
+    for number, samples in vocode_sentences(request.sentences, [generation.tokens for generation in generations]):
+        made[number] = samples
         if progress:
             progress("vocoder", len(made), len(generations))
-    silence = script.silence()
-    sentences, parts, position = [], [], 0
-    for index, generation in enumerate(generations):
-        sentences.append(script.sentence(index, position, len(made[index]), generation))
-        parts += [made[index], silence]
-        position += len(made[index]) + len(silence)
-    return np.concatenate(parts), tuple(sentences)
+    silence = np.zeros(request.silence, np.float32)
+    spoken, parts, position = [], [], 0
+    for number, (sentence, generation) in enumerate(zip(request.sentences, generations, strict=True)):
+        end = position + len(made[number])
+        spoken.append(SpokenSentence.of(sentence, position, end, generation, request.sample_rate))
+        parts += [made[number], silence]
+        position = end + len(silence)
+    return np.concatenate(parts), tuple(spoken)

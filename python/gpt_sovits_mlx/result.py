@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from . import audio
+from .decoding.generation import Generation
+from .request import Sentence
 
 
 @dataclass(frozen=True)
-class Sentence:
+class SpokenSentence:
     """A sentence of a result.
 
     Attributes:
@@ -26,6 +28,12 @@ class Sentence:
     end: float
     tokens: int
     ended: bool
+
+    @classmethod
+    def of(cls, sentence: Sentence, first: int, last: int, generation: Generation, rate: int) -> SpokenSentence:
+        """A sentence as it was spoken in the samples from `first` to `last`, at `rate` Hz."""
+        tokens, ended = len(generation.tokens), generation.ended
+        return cls(sentence.utterance.text, first / rate, last / rate, tokens, ended)
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,7 @@ class SynthesisResult:
     sample_rate: int
     duration: float
     timing: dict[str, float]
-    sentences: tuple[Sentence, ...]
+    sentences: tuple[SpokenSentence, ...]
     seed: int
 
     @property
@@ -78,4 +86,4 @@ class AudioChunk:
     sample_rate: int
     start: float
     seed: int
-    sentence: Sentence | None = None
+    sentence: SpokenSentence | None = None

@@ -14,8 +14,13 @@ import tempfile
 import threading
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .errors import DependencyError
+
+if TYPE_CHECKING:
+    import mlx.core as mx
+    import numpy as np
 
 NO_MLX = (
     "MLX is not installed: on Linux choose a build of it with"
@@ -117,6 +122,14 @@ def _leave_missing_gpu() -> None:
 def blas_library() -> str:
     """Path of the OpenBLAS that MLX uses on a Linux CPU; empty where there is none or none is needed."""
     return _blas or ""
+
+
+def numpy_view(array: mx.array) -> np.ndarray:
+    """For numpy, in float32: an array of that type in the memory that it has, which stays as long as the view."""
+    import mlx.core as mx
+    import numpy as np
+
+    return np.array(array.astype(mx.float32), copy=False)
 
 
 def backend() -> str:

@@ -34,6 +34,7 @@ from .voice import (
     prompt_tokens,
     style_of,
 )
+from .weights import load_model
 
 T = TypeVar("T")
 E = TypeVar("E", SpeechEncoder, CharacterEncoder)
@@ -75,10 +76,10 @@ class ModelStore:
         return self._once(key, lambda: self._make_voice(folder, reference))
 
     def gpt(self, path: Path) -> TextToSemantic:
-        return self._of_file(path, lambda: TextToSemantic.load(path, self.dtype))
+        return self._of_file(path, lambda: load_model(TextToSemantic, path, self.dtype))
 
     def sovits(self, path: Path) -> SoVITS:
-        return self._of_file(path, lambda: SoVITS.load(path, self.dtype))
+        return self._of_file(path, lambda: load_model(SoVITS, path, self.dtype))
 
     def frontend(self, symbols: str) -> TextFrontend:
         return self._once(("frontend", symbols), lambda: TextFrontend(symbols, lexicon=self.lexicon))
@@ -143,7 +144,7 @@ class ModelStore:
             return Conditioning((), (), None, style)
         tokens = prompt_tokens(sovits, self.speech_encoder(folder), reference)
         transcript = frontend.utterance(reference.text, reference.language)
-        bert = character_features(transcript, self.character_encoder(folder, transcript), gpt.bert_width)
+        bert = character_features(transcript, self.character_encoder(folder, transcript), gpt.config.bert_dim)
         return Conditioning(tokens, tuple(transcript.phone_ids), bert, style)
 
     def _encoder(

@@ -11,8 +11,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from .choices import KNOWN, Choices, trying, usual
 from .models.sovits import SoVITS
+from .tuning import KNOWN, Forms, trying, usual
 
 TOKENS = (100, 97, 103, 94, 106)
 """Lengths of the sentences that are vocoded: as in use, no two are the same."""
@@ -54,7 +54,7 @@ class Trial:
         return f"{self.field} {self.value}: {took:.1f} ms, before {before:.1f} ms{', kept' * self.kept}"
 
 
-def tune(load: Load, report: Callable[[Trial], None] | None = None) -> tuple[Choices, list[Trial]]:
+def tune(load: Load, report: Callable[[Trial], None] | None = None) -> tuple[Forms, list[Trial]]:
     """Try each form of the vocoder that `load` loads, one field at a time, from the usual ones on.
 
     A form and the best so far take turns, since other work on a machine comes and goes. `report` is called with each
@@ -70,7 +70,7 @@ def tune(load: Load, report: Callable[[Trial], None] | None = None) -> tuple[Cho
         report(trials[0])
     for field, values in KNOWN.items():
         for value in values:
-            if value == getattr(best, field) or (best.host and field in OF_MLX):
+            if value == getattr(best, field) or (best.numpy_generator and field in OF_MLX):
                 continue
             with trying(replace(best, **{field: value})):
                 other = load()
@@ -115,7 +115,7 @@ def _seconds(model: SoVITS, count: int) -> float:
 
 
 def _sentence(model: SoVITS, count: int) -> mx.array:
-    style = mx.zeros((1, 1, model.generator.condition.in_features))
-    tokens = mx.arange(count)[None] * 7 % model.quantizer.codebook.shape[0]
+    style = mx.zeros((1, 1, model.config.gin_channels))
+    tokens = mx.arange(count)[None] * 7 % model.config.codes
     noise = mx.random.normal((1, model.latent_frames(count), model.latent_width), key=mx.random.key(count))
     return model.decode(tokens, mx.arange(PHONES)[None] + 1, style, noise=noise)

@@ -1,4 +1,4 @@
-"""From semantic tokens to samples, for the sentences of a script."""
+"""From semantic tokens to samples: sentences, of whatever requests, alone, together or as their tokens arrive."""
 
 from __future__ import annotations
 
@@ -8,37 +8,36 @@ from collections.abc import Iterator, Sequence
 import mlx.core as mx
 import numpy as np
 
-from .batch import padded_ids
-from .script import Script
+from .decoding.decoder import padded_ids
+from .request import Sentence
 
-HELD = 8
-"""Frames held back: with fewer the sound near a joint differs more from the whole decode's, with more hardly less."""
-OVERLAP = 1
-"""Frames over which a chunk fades into the next."""
-ROWS = (8, 16)
+HELD_FRAMES = 8
+"""Held back: with fewer the sound near a joint differs more from the whole decode's, with more hardly less."""
+OVERLAP_FRAMES = 1
+"""Over which a chunk fades into the next."""
+GROUP_SIZES = (8, 16)
 """Sentences that CUDA vocodes together, four times as fast as one by one: few numbers, so that they share its plans."""
-FEWEST, LONGEST = 4, 160
+SMALLEST_GROUP, LONGEST_OF_GROUP = 4, 160
 """Fewer sentences, or longer ones (in tokens), gain nothing from company."""
 NOTHING = [0]
 """What a sentence that ended at once gets vocoded, as in the reference."""
 
 
 class SentenceVocoder:
-    """Vocodes a sentence of a script, whole or as its tokens arrive.
+    """Vocodes a sentence, whole or as its tokens arrive.
 
     A chunk's latent is computed from all tokens so far, its samples from the frames that they depend on. The last few
     frames are held back until the tokens behind them are known; where a chunk begins, it is faded over from what the
     one before said there. Frames keep their place and their noise, so both say it in phase.
     """
 
-    def __init__(self, script: Script, index: int):
-        speaker = script.speakers[index]
-        self.sovits, self.style = speaker.sovits, speaker.conditioning.style
-        self.phones = script.utterances[index].phone_ids
-        self.speed, self.noise = script.speed, script.noise(index)
+    def __init__(self, sentence: Sentence):
+        self.sovits, self.style = sentence.voice.sovits, sentence.voice.conditioning.style
+        self.phones = sentence.utterance.phone_ids
+        self.speed, self.noise = sentence.speed, sentence.noise
         self.hop = self.sovits.config.samples_per_frame
         # a slowed token spans more frames
-        self.held = math.ceil(HELD / min(self.speed, 1))
+        self.held = math.ceil(HELD_FRAMES / min(self.speed, 1))
         self.done = 0
         self.tail = np.zeros(0, np.float32)
 
@@ -56,7 +55,7 @@ class SentenceVocoder:
         samples[: len(rise)] = self.tail + rise * (samples[: len(rise)] - self.tail)
         end = frames if last else max(self.done, frames - self.held)
         count = (end - self.done) * self.hop
-        self.done, self.tail = end, samples[count : count + OVERLAP * self.hop]
+        self.done, self.tail = end, samples[count : count + OVERLAP_FRAMES * self.hop]
         return samples[:count]
 
     def draw(self, count: int) -> mx.array:
@@ -68,29 +67,36 @@ class SentenceVocoder:
         return self.sovits.latent(ids, mx.array([self.phones]), self.style, self.speed, self.draw(ids.shape[1]), steady)
 
 
-def vocode_sentences(script: Script, tokens: Sequence[Sequence[int]]) -> Iterator[tuple[int, np.ndarray]]:
-    """Vocode all sentences of a script, and yield each with its number: in order, or as it suits the device."""
-    vocoders = [SentenceVocoder(script, index) for index in range(len(tokens))]
+def vocode_sentences(
+    sentences: Sequence[Sentence], tokens: Sequence[Sequence[int]]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Vocode sentences, and yield each with its number: in order, or as it suits the device.
+
+    Those of voices that share a vocoder's weights are vocoded together where that is faster, whoever asked for them.
+    """
+    vocoders = [SentenceVocoder(sentence) for sentence in sentences]
     for group in _groups(vocoders, tokens):
         yield from zip(group, _together([vocoders[i] for i in group], [tokens[i] for i in group]), strict=True)
 
 
 def _groups(vocoders: Sequence[SentenceVocoder], tokens: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-    """Numbers of sentences to vocode together: those of one voice, of like length."""
+    """Numbers of sentences to vocode together: those of one vocoder, of like length."""
     left = range(len(tokens))
-    short = [i for i in left if vocoders[i].sovits.pads and vocoders[i].speed == 1 and len(tokens[i]) <= LONGEST]
-    for voice in {id(vocoders[i].sovits) for i in short}:
-        own = sorted((i for i in short if id(vocoders[i].sovits) == voice), key=lambda i: len(tokens[i]))
-        groups = [own[at : at + ROWS[-1]] for at in range(0, len(own), ROWS[-1])]
+    short = [
+        i for i in left if vocoders[i].sovits.pads and vocoders[i].speed == 1 and len(tokens[i]) <= LONGEST_OF_GROUP
+    ]
+    for sovits in {id(vocoders[i].sovits) for i in short}:
+        own = sorted((i for i in short if id(vocoders[i].sovits) == sovits), key=lambda i: len(tokens[i]))
+        groups = [own[at : at + GROUP_SIZES[-1]] for at in range(0, len(own), GROUP_SIZES[-1])]
         for group in groups:
-            if len(group) >= FEWEST:
+            if len(group) >= SMALLEST_GROUP:
                 yield group
                 left = [i for i in left if i not in group]
     yield from ([i] for i in left)
 
 
 def _together(vocoders: Sequence[SentenceVocoder], tokens: Sequence[Sequence[int]]) -> list[np.ndarray]:
-    """The samples of sentences of one voice, float32."""
+    """The samples of sentences of one vocoder, float32."""
     first = vocoders[0]
     given = [list(row or NOTHING) for row in tokens]
     phones = [list(v.phones) for v in vocoders]
@@ -98,7 +104,7 @@ def _together(vocoders: Sequence[SentenceVocoder], tokens: Sequence[Sequence[int
     if len(given) == 1:
         audio = first.sovits.decode(mx.array(given), mx.array(phones), first.style, first.speed, noises[0])
         return [np.array(audio[0])]
-    spare = next(n for n in ROWS if n >= len(given)) - len(given)
+    spare = next(n for n in GROUP_SIZES if n >= len(given)) - len(given)
     given += given[-1:] * spare
     phones += phones[-1:] * spare
     noises += noises[-1:] * spare

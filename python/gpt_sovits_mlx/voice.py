@@ -58,7 +58,7 @@ class Conditioning:
     Attributes:
         tokens: semantic tokens of the prompt, empty without a transcript.
         phones: ids of the transcript's phones.
-        bert: (len(phones), bert_width) features, or `None` where they are all zero.
+        bert: (len(phones), bert_dim) features, or `None` where they are all zero.
         style: (1, 1, gin), float32.
     """
 

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 import mlx.core as mx
 import numpy as np
 
+from gpt_sovits_mlx.decoding.cache import KVCache
+from gpt_sovits_mlx.decoding.sampling import BatchSampling, sample
 from gpt_sovits_mlx.layers.attention import split_heads
-from gpt_sovits_mlx.models.cache import KVCache
-from gpt_sovits_mlx.sampling import Sampling, sample
+from gpt_sovits_mlx.settings import Sampling
 
 from .measure import Case, Clock
 from .reference import Reference
@@ -68,13 +69,14 @@ def caches(bench: Workbench, reference: Reference | None) -> Iterator[Case]:
     config = bench.gpt().config
     shape = (1, config.head, 1, config.hidden_dim // config.head)
     row = mx.ones(shape, bench.dtype)
-    mx.eval(row)
+    both = mx.stack([row, row])
+    mx.eval(row, both)
 
     def by_steps() -> None:
         cache = KVCache()
         for _ in range(POSITIONS):
-            cache.append(row, row)
-            mx.eval(cache.keys, cache.values)
+            cache.append(both)
+            mx.eval(cache.kept)
 
     def concatenated() -> None:
         keys = values = row[:, :, :0]
@@ -89,27 +91,27 @@ def caches(bench: Workbench, reference: Reference | None) -> Iterator[Case]:
 
 def convolutions(bench: Workbench, reference: Reference | None) -> Iterator[Case]:
     """The widest dilated one of the generator's second stage, and the transposed one before it, in MLX's operations."""
-    generator = bench.sovits().generator
-    first, second = generator.upsamplings[:2]
-    conv = generator.stages[1][-1].pairs[-1].dilated
+    (first, _), (second, blocks) = bench.sovits().dec.stages[:2]
+    conv = blocks[-1].pairs[-1].dilated
     frames = 2 * TOKENS * first.stride
     wide, narrow = first.out_channels, second.out_channels
     x = bench.random.standard_normal((1, frames * second.stride, narrow)).astype(np.float32)
     given = mx.array(x).astype(bench.dtype)
     yield Case(
         "parts",
-        f"MLX's convolution {narrow}→{narrow}, kernel {conv.kernel}, dilation {conv.dilation}, {x.shape[1]:,} frames",
+        f"MLX's convolution {narrow}→{narrow}, kernel {conv.kernel_size}, dilation {conv.dilation},"
+        f" {x.shape[1]:,} frames",
         repeated(lambda: conv(given), 1),
-        reference and reference.convolution(x, narrow, conv.kernel, conv.dilation),
+        reference and reference.convolution(x, narrow, conv.kernel_size, conv.dilation),
     )
     y = bench.random.standard_normal((1, frames, wide)).astype(np.float32)
     before = mx.array(y).astype(bench.dtype)
     yield Case(
         "parts",
-        f"MLX's transposed convolution {wide}→{narrow}, kernel {second.kernel}, stride {second.stride},"
+        f"MLX's transposed convolution {wide}→{narrow}, kernel {second.kernel_size}, stride {second.stride},"
         f" {frames:,} frames",
         repeated(lambda: second(before), 1),
-        reference and reference.transposed(y, narrow, second.kernel, second.stride, second.padding),
+        reference and reference.transposed(y, narrow, second.kernel_size, second.stride, second.padding),
     )
 
 
@@ -121,10 +123,11 @@ def drawing(bench: Workbench, reference: Reference | None) -> Iterator[Case]:
     seen = np.zeros((1, vocabulary), bool)
     seen[0, before[0]] = True
     given, known = mx.array(logits), mx.array(seen)
+    settings = BatchSampling.of([Sampling()])
     # the variates are drawn for many steps at once, outside of `sample`: here at every call, as the reference does
     yield Case(
         "parts",
         f"sampling among {vocabulary:,} tokens",
-        repeated(lambda: sample(given, known, -mx.log1p(-mx.random.uniform(shape=given.shape)), [TOKENS], Sampling())),
+        repeated(lambda: sample(given, known, -mx.log1p(-mx.random.uniform(shape=given.shape)), [TOKENS], settings)),
         reference and reference.sampling(logits, before, TIMES),
     )

@@ -11,13 +11,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 
-from gpt_sovits_mlx.cores import Cores
+from gpt_sovits_mlx.threads import Threads
 
 from .measure import Case
 
-PACKAGES = ("gpt_sovits_mlx.layers.", "gpt_sovits_mlx.models.")
+PACKAGES = ("gpt_sovits_mlx.layers.", "gpt_sovits_mlx.models.", "mlx.nn.layers.")
 
 
 class Profile:
@@ -59,19 +60,19 @@ class Profile:
     def _wrapped(self) -> Iterator[None]:
         """All layers of the package and MLX's attention, under this profile."""
         layers = {kind: kind.__call__ for kind in _layers()}
-        attention, run = mx.fast.scaled_dot_product_attention, Cores._run
+        attention, run = mx.fast.scaled_dot_product_attention, Threads._run
         # nothing can be evaluated inside a compiled function
         mx.disable_compile()
         try:
             for kind, call in layers.items():
                 kind.__call__ = self._timed(call, lambda self, *given: _label(self, given))
             mx.fast.scaled_dot_product_attention = self._timed(attention, lambda *_: "attention")
-            Cores._run = _in_this_thread
+            Threads._run = _in_this_thread
             yield
         finally:
             for kind, call in layers.items():
                 kind.__call__ = call
-            mx.fast.scaled_dot_product_attention, Cores._run = attention, run
+            mx.fast.scaled_dot_product_attention, Threads._run = attention, run
             mx.enable_compile()
 
     def _timed(self, call: Callable[..., Any], label: Callable[..., str]) -> Callable[..., Any]:
@@ -92,7 +93,7 @@ class Profile:
         return timed
 
 
-def _in_this_thread(self: Cores, work: Callable[[int, int], None], parts: Sequence[tuple[int, int]]) -> None:
+def _in_this_thread(self: Threads, work: Callable[[int, int], None], parts: Sequence[tuple[int, int]]) -> None:
     """What the vocoder's threads share, where it is measured."""
     for part in parts:
         work(*part)
@@ -112,7 +113,7 @@ def _layers() -> list[Any]:
 def _label(layer: Any, given: tuple[Any, ...]) -> str:
     """Its class and, of a leaf, its sizes."""
     name, weight = type(layer).__name__, getattr(layer, "weight", None)
-    parts = vars(layer).values()
+    parts = [*vars(layer).values(), *(layer.values() if isinstance(layer, nn.Module) else [])]
     if any(isinstance(part, list) or type(part).__module__.startswith(PACKAGES) for part in parts):
         return f"{name}, beside its layers"
     if not isinstance(weight, (mx.array, np.ndarray)):

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from gpt_sovits_mlx.generation import Request
-from gpt_sovits_mlx.layers.weights import read_config
+from gpt_sovits_mlx.decoding.decoder import DecodeRequest
 from gpt_sovits_mlx.runtime import backend
-from gpt_sovits_mlx.sampling import Sampling
+from gpt_sovits_mlx.settings import Sampling
+from gpt_sovits_mlx.weights import read_config
 
 from .errors import BenchmarkError
 from .measure import Clock
@@ -70,15 +70,15 @@ class Reference:
         self._ask("use", precision)
         return self
 
-    def first_token(self, path: Path, given: Request) -> Clock:
+    def first_token(self, path: Path, given: DecodeRequest) -> Clock:
         """Prefill and the first draw, with the GPT of a converted file."""
         return self._model_clock("first_token", path, _plain(given))
 
-    def steps(self, path: Path, given: Request, tokens: int) -> Clock:
+    def steps(self, path: Path, given: DecodeRequest, tokens: int) -> Clock:
         """`tokens` − 1 steps of a GPT behind its first token; it must make as many tokens as ours."""
         return self._model_clock("steps", path, _plain(given), tokens)
 
-    def batch(self, path: Path, batch: Sequence[Request], tokens: int) -> Clock:
+    def batch(self, path: Path, batch: Sequence[DecodeRequest], tokens: int) -> Clock:
         """A whole batch, prefill included."""
         return self._model_clock("batch", path, [_plain(given) for given in batch], tokens)
 
@@ -141,6 +141,6 @@ class Reference:
         return answer
 
 
-def _plain(given: Request) -> tuple[list[int], list[int], np.ndarray]:
+def _plain(given: DecodeRequest) -> tuple[list[int], list[int], np.ndarray]:
     """A decode's input without MLX."""
     return list(given.phones), list(given.prompt), np.array(given.bert)

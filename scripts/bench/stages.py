@@ -12,11 +12,14 @@ import mlx.core as mx
 import numpy as np
 
 from gpt_sovits_mlx import audio
-from gpt_sovits_mlx.batch import batch_of
-from gpt_sovits_mlx.generation import Request, generate
+from gpt_sovits_mlx.decoding.decoder import DecodeRequest
+from gpt_sovits_mlx.decoding.forms import decoder_for
+from gpt_sovits_mlx.decoding.generation import generate
+from gpt_sovits_mlx.decoding.sampling import BatchSampling, NoiseStream, sample
+from gpt_sovits_mlx.decoding.state import prefill as read
 from gpt_sovits_mlx.models.t2s import TextToSemantic
 from gpt_sovits_mlx.result import SynthesisResult
-from gpt_sovits_mlx.sampling import NoiseStream, Sampling, sample
+from gpt_sovits_mlx.settings import Sampling
 from gpt_sovits_mlx.text import TextFrontend
 from gpt_sovits_mlx.verify.golden import DATA, load_texts
 from gpt_sovits_mlx.voice import APPENDED_SILENCE
@@ -84,7 +87,7 @@ def roberta(bench: Workbench, reference: Reference | None) -> Iterator[Case]:
     model = bench.character_encoder(path).model
     for characters in CHARACTERS:
         # [CLS] and [SEP] stand around them
-        ids = bench.random.integers(100, model.words.weight.shape[0], (1, characters + 2))
+        ids = bench.random.integers(100, model.config.vocab_size, (1, characters + 2))
         given = mx.array(ids)
         yield Case(
             "roberta",
@@ -114,14 +117,17 @@ def cnhubert(bench: Workbench, reference: Reference | None) -> Iterator[Case]:
         )
 
 
-def request(bench: Workbench, model: TextToSemantic, phones: int, prompt: int, row: int = 0) -> Request:
-    """Random input of a decode, with BERT features, as Chinese text has them."""
+def request(
+    bench: Workbench, model: TextToSemantic, phones: int, prompt: int, row: int = 0, tokens: int = 1
+) -> DecodeRequest:
+    """Random input of a decode of so many tokens, with BERT features, as Chinese text has them."""
     vocabulary = min(model.config.phoneme_vocab_size, 322)  # the symbols of v1, which every model has
-    features = mx.array(bench.random.standard_normal((phones, model.bert_width)).astype(np.float32))
-    return Request(
+    features = mx.array(bench.random.standard_normal((phones, model.config.bert_dim)).astype(np.float32))
+    return DecodeRequest(
         bench.random.integers(0, vocabulary, phones).tolist(),
         bench.random.integers(0, model.config.EOS, prompt).tolist(),
         NoiseStream(0, row),
+        Sampling(max_tokens=tokens),
         features,
     )
 
@@ -142,7 +148,7 @@ def prefill(bench: Workbench, reference: Reference | None) -> Iterator[Case]:
         )
 
 
-def first_token(model: TextToSemantic, given: Request) -> Callable[[], object]:
+def first_token(model: TextToSemantic, given: DecodeRequest) -> Callable[[], object]:
     vocabulary = model.config.vocab_size
     phones, prompt = mx.array([given.phones]), mx.array([given.prompt])
     seen = np.zeros((1, vocabulary), bool)
@@ -151,8 +157,8 @@ def first_token(model: TextToSemantic, given: Request) -> Callable[[], object]:
     assert bert is not None
 
     def work() -> object:
-        logits, state = model.prefill(phones, bert[None], prompt)
-        return sample(logits, mx.array(seen), noise, [0], Sampling()), state.arrays()
+        logits, state = read(model, phones, bert[None], prompt)
+        return sample(logits, mx.array(seen), noise, [0], BatchSampling.of([given.sampling])), state.arrays()
 
     return work
 
@@ -163,7 +169,7 @@ def decode(bench: Workbench, reference: Reference | None) -> Iterator[Case]:
     path = bench.endless_gpt_path
     late = (LATE_TOKENS, SERIES[1][1], LATE - LATE_TOKENS - SERIES[1][1])
     for tokens, phones, prompt in [*((*entry, PROMPT) for entry in SERIES), late]:
-        given = request(bench, model, phones, prompt)
+        given = request(bench, model, phones, prompt, tokens=tokens)
         name = f"{tokens} tokens after {phones} phones and {prompt} prompt tokens"
         yield Case(
             "decode",
@@ -176,7 +182,7 @@ def decode(bench: Workbench, reference: Reference | None) -> Iterator[Case]:
         )
     tokens, phones = SERIES[1]
     for rows in BATCHES:
-        batch = [request(bench, model, phones + row % phones, PROMPT, row) for row in range(rows)]
+        batch = [request(bench, model, phones + row % phones, PROMPT, row, tokens) for row in range(rows)]
         yield Case(
             "decode",
             f"{rows} rows of {tokens} tokens, prefill included",
@@ -186,15 +192,16 @@ def decode(bench: Workbench, reference: Reference | None) -> Iterator[Case]:
         )
 
 
-def steps_clock(model: TextToSemantic, given: Request, tokens: int) -> Clock:
+def steps_clock(model: TextToSemantic, given: DecodeRequest, tokens: int) -> Clock:
     """Time behind the prefill: `tokens` draws, and what is decoded between them."""
 
     def clock() -> float:
-        batch, made = batch_of(model, {0: given}, Sampling(max_tokens=tokens)), 0
+        decoder, made = decoder_for(model), 0
+        decoder.join({0: given})
         mx.synchronize()
         start = time.perf_counter()
-        while batch.going:
-            made += sum(token is not None for step in batch.advance() for _, token in step)
+        while len(decoder):
+            made += sum(token is not None for step in decoder.advance() for _, token in step)
         seconds = time.perf_counter() - start
         mx.synchronize()  # one step more may be under way
         check_tokens(made, tokens)
@@ -203,10 +210,10 @@ def steps_clock(model: TextToSemantic, given: Request, tokens: int) -> Clock:
     return clock
 
 
-def batch_clock(model: TextToSemantic, batch: Sequence[Request], tokens: int) -> Clock:
+def batch_clock(model: TextToSemantic, batch: Sequence[DecodeRequest], tokens: int) -> Clock:
     def clock() -> float:
         start = time.perf_counter()
-        made = generate(model, batch, Sampling(max_tokens=tokens), len(batch))
+        made = generate(model, batch, len(batch))
         seconds = time.perf_counter() - start
         mx.synchronize()
         check_tokens(sum(len(row.tokens) for row in made), len(batch) * tokens)
@@ -223,7 +230,7 @@ def sovits(bench: Workbench, reference: Reference | None) -> Iterator[Case]:
     spectrogram = audio.spectrogram(mx.array(heard), config.filter_length, config.hop_length)
     mx.eval(spectrogram)
     for tokens, phones in SERIES:
-        codes = bench.random.integers(0, model.quantizer.codebook.shape[0], (1, tokens))
+        codes = bench.random.integers(0, model.config.codes, (1, tokens))
         said = bench.random.integers(0, 322, (1, phones))
         given = mx.array(codes), mx.array(said)
 

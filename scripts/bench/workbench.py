@@ -14,12 +14,12 @@ import soundfile
 from gpt_sovits_mlx.convert.output import write_model
 from gpt_sovits_mlx.encoders.mlx import MLXCharacterEncoder, MLXSpeechEncoder
 from gpt_sovits_mlx.engine import DTYPES, GPTSoVITSEngine, voice_roots
-from gpt_sovits_mlx.layers.weights import read_config
 from gpt_sovits_mlx.models.sovits import SoVITS
 from gpt_sovits_mlx.models.t2s import TextToSemantic
 from gpt_sovits_mlx.runtime import backend
 from gpt_sovits_mlx.verify.models import golden_gpt, golden_sovits, write_encoder
 from gpt_sovits_mlx.voice import Voice, VoiceFolder, find_voice
+from gpt_sovits_mlx.weights import load_model, read_config
 
 RANDOM = "random-v2"
 RATE = 32000
@@ -92,10 +92,10 @@ class Workbench:
 
     def gpt(self) -> TextToSemantic:
         """The GPT that never ends a sentence."""
-        return TextToSemantic.load(self.endless_gpt_path, DTYPES[self.precision])
+        return load_model(TextToSemantic, self.endless_gpt_path, DTYPES[self.precision])
 
     def sovits(self) -> SoVITS:
-        return SoVITS.load(self.sovits_path, DTYPES[self.precision])
+        return load_model(SoVITS, self.sovits_path, DTYPES[self.precision])
 
     def engine(self) -> tuple[GPTSoVITSEngine, Voice]:
         """A fresh engine with the voice loaded, and no encoder: one before it enrolled the voice's reference."""
@@ -153,9 +153,9 @@ def write_random_voice(home: Path) -> None:
     predict = arrays["ar_predict_layer.weight"]
     predict[-1] = predict[:-1].mean(0)
     stored = {"dtype": "float16", "quantization": None}
-    write_model(folder / "gpt.safetensors", arrays, {**settings, **stored})
+    write_model(TextToSemantic, folder / "gpt.safetensors", arrays, {**settings, **stored})
     settings, arrays = golden_sovits("float16")
-    write_model(folder / "sovits.safetensors", arrays, {**settings, **stored})
+    write_model(SoVITS, folder / "sovits.safetensors", arrays, {**settings, **stored})
     write_encoder("cnhubert", home / "encoders")
     shutil.rmtree(home / "encoders" / "hubert")
     noise = np.random.default_rng(0).standard_normal(4 * RATE).astype(np.float32)

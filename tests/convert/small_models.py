@@ -13,9 +13,12 @@ import torch
 
 import gpt_sovits_mlx
 import random_weights
-from gpt_sovits_mlx.convert.cnhubert import POSITIONS, cnhubert_tensors
-from gpt_sovits_mlx.convert.roberta import roberta_tensors
-from gpt_sovits_mlx.convert.sovits_tensors import CODEBOOK, Widths, sovits_tensors
+from gpt_sovits_mlx.convert.cnhubert import POSITIONS
+from gpt_sovits_mlx.models.cnhubert import CNHubert
+from gpt_sovits_mlx.models.model import shapes_of
+from gpt_sovits_mlx.models.roberta import Roberta
+from gpt_sovits_mlx.models.sovits import SoVITS
+from gpt_sovits_mlx.models.sovits.synthesizer import CODEBOOK
 
 State = dict[str, torch.Tensor]
 
@@ -92,12 +95,19 @@ def normed(state: State, names: list[str], axis: int = 0, form: tuple[str, str] 
 
 def sovits_state(version: str = "v2", dtype: torch.dtype = torch.float16) -> State:
     """A small SoVITS, with weight norm where the official files have it and the tensors that only training needs."""
-    phones, bins = {"v1": (322, 1025), "v2": (732, 704)}[version]
-    shapes = sovits_tensors(SOVITS_MODEL, Widths(phones=phones, ssl=10, codes=6, bins=bins, style=4))
+    config = {"version": version, "symbols": version, "data": SOVITS_DATA, "model": sovits_sizes(version)}
+    shapes = shapes_of(SoVITS, config)
     state = values(shapes, dtype)
     state = normed(state, [n for n in shapes if is_normed(n)])
     extra = {"enc_q.pre.weight": (4, 4, 1), CODEBOOK.replace("embed", "inited"): (1,)}
     return state | values(extra, dtype)
+
+
+def sovits_sizes(version: str, ssl: int = 10, codes: int = 6, style: int = 4) -> dict[str, Any]:
+    """`model` of a converted configuration: the checkpoint's numbers, and those that its tensors have."""
+    phonemes, bins = {"v1": (322, 1025), "v2": (732, 704)}[version]
+    found = {"phonemes": phonemes, "codes": codes, "ssl_channels": ssl, "style_bins": bins, "style_channels": style}
+    return {n: v for n, v in SOVITS_MODEL.items() if n not in ("p_dropout", "semantic_frame_rate")} | found
 
 
 def is_normed(name: str) -> bool:
@@ -121,13 +131,13 @@ def write_gpt(path: Path, state: State, config: dict[str, Any], **options: Any) 
 
 
 def hubert_state(dtype: torch.dtype = torch.float16, form: tuple[str, str] = ("_g", "_v")) -> State:
-    state = values(cnhubert_tensors(HUBERT_CONFIG), dtype)
+    state = values(shapes_of(CNHubert, HUBERT_CONFIG), dtype)
     return normed(state, [POSITIONS], 2, form) | {"masked_spec_embed": torch.zeros(8)}
 
 
 def bert_state(dtype: torch.dtype = torch.float16) -> State:
     """All four layers, the head and the pooler of a small BERT."""
-    state = values(roberta_tensors({**BERT_CONFIG, "feature_layer": 4}), dtype)
+    state = values(shapes_of(Roberta, {**BERT_CONFIG, "feature_layer": 4}), dtype)
     head = {"bert.pooler.dense.weight": (8, 8), "cls.predictions.bias": (120,)}
     return state | values(head, dtype) | {"bert.embeddings.position_ids": torch.arange(20)[None]}
 

@@ -15,11 +15,13 @@ from small_models import BERT_CONFIG, HUBERT_CONFIG, bert_state, hubert_state, t
 
 import random_weights
 from gpt_sovits_mlx.convert import Quantization, convert_cnhubert, convert_encoders, convert_roberta
-from gpt_sovits_mlx.convert.cnhubert import POSITIONS, cnhubert_tensors
-from gpt_sovits_mlx.convert.roberta import roberta_tensors
+from gpt_sovits_mlx.convert.cnhubert import POSITIONS
 from gpt_sovits_mlx.encoders.mlx import MLXCharacterEncoder, MLXSpeechEncoder
 from gpt_sovits_mlx.errors import WeightsError
 from gpt_sovits_mlx.layers import linear
+from gpt_sovits_mlx.models.cnhubert import CNHubert
+from gpt_sovits_mlx.models.model import shapes_of
+from gpt_sovits_mlx.models.roberta import Roberta
 
 
 def test_cnhubert(tmp_path: Path):
@@ -57,7 +59,7 @@ def test_cnhubert_names_and_shapes_are_official(model: str):
         for name, shape, _ in manifest["tensors"]
         if name != "masked_spec_embed" and not name.endswith("weight_g")
     }
-    assert cnhubert_tensors(manifest["config"]) == official
+    assert shapes_of(CNHubert, manifest["config"]) == official
 
 
 def test_safetensors_and_single_files_are_read_alike(tmp_path: Path):
@@ -120,7 +122,7 @@ def test_roberta(tmp_path: Path):
     folder = write_folder(tmp_path / "bert", state, BERT_CONFIG)
     done = convert_roberta(folder, tmp_path / "roberta.safetensors")
     tensors = load_file(done.weights)
-    assert tensors.keys() == roberta_tensors({**BERT_CONFIG, "feature_layer": 2}).keys()
+    assert tensors.keys() == shapes_of(Roberta, {**BERT_CONFIG, "feature_layer": 2}).keys()
     for name, tensor in tensors.items():
         np.testing.assert_array_equal(tensor, state[name].numpy())
     assert set(done.unused) == state.keys() - tensors.keys()
@@ -134,7 +136,7 @@ def test_roberta(tmp_path: Path):
 def test_roberta_names_and_shapes_are_official():
     manifest = random_weights.load_manifest("roberta")
     official = {name: tuple(shape) for name, shape, _ in manifest["tensors"] if not name.startswith("cls.")}
-    assert roberta_tensors({**manifest["config"], "feature_layer": 24}) == official
+    assert shapes_of(Roberta, {**manifest["config"], "feature_layer": 24}) == official
 
 
 def test_roberta_in_other_dress(tmp_path: Path):
@@ -161,8 +163,8 @@ def test_fewer_bits(tmp_path: Path, bits: int, monkeypatch: pytest.MonkeyPatch):
     wide = {"hidden_size": 64, "intermediate_size": 96, "conv_dim": [32, 32]}
     hubert, bert = HUBERT_CONFIG | wide, BERT_CONFIG | wide
     states = {
-        "cnhubert": values(cnhubert_tensors(hubert)),
-        "roberta": values(roberta_tensors({**bert, "feature_layer": 4})),
+        "cnhubert": values(shapes_of(CNHubert, hubert)),
+        "roberta": values(shapes_of(Roberta, {**bert, "feature_layer": 4})),
     }
     inputs = {"cnhubert": np.sin(np.arange(4000)), "roberta": "一二三"}
     makers = {"cnhubert": (convert_cnhubert, MLXSpeechEncoder), "roberta": (convert_roberta, MLXCharacterEncoder)}

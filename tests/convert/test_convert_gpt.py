@@ -37,6 +37,8 @@ def test_every_tensor_is_kept(tmp_path: Path, zipped: bool):
         "vocab_size": 33,
         "phoneme_vocab_size": 732,
         "EOS": 32,
+        "linear_units": 256,
+        "bert_dim": 1024,
         "max_sec": 54,
         "dtype": "float16",
         "quantization": None,

@@ -16,6 +16,7 @@ from small_models import (
     SOVITS_MODEL,
     gpt_parts,
     is_normed,
+    sovits_sizes,
     sovits_state,
     torch_fold,
     torch_folded,
@@ -25,9 +26,11 @@ from small_models import (
 
 import random_weights
 from gpt_sovits_mlx.convert import convert_sovits
-from gpt_sovits_mlx.convert.sovits_tensors import CODEBOOK, Widths, sovits_tensors
 from gpt_sovits_mlx.convert.tensors import fold_weight_norm
 from gpt_sovits_mlx.errors import WeightsError
+from gpt_sovits_mlx.models.model import shapes_of
+from gpt_sovits_mlx.models.sovits import SoVITS
+from gpt_sovits_mlx.models.sovits.synthesizer import CODEBOOK, TENSOR_SIZES
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
@@ -43,14 +46,13 @@ def test_small_model(tmp_path: Path, version: str):
         assert tensors[name].dtype == (np.float32 if is_normed(name) else np.float16), name
         np.testing.assert_allclose(tensors[name], value, rtol=2e-6, err_msg=name)
     assert json.loads((tmp_path / "sovits_config.json").read_text()) == done.config
-    model = {n: v for n, v in SOVITS_MODEL.items() if n not in ("p_dropout", "semantic_frame_rate")}
     assert done.config == {
         "version": version,
         "symbols": version,
         "dtype": "float16",
         "quantization": None,
         "data": SOVITS_CONFIG["data"],
-        "model": model,
+        "model": sovits_sizes(version),
     }
     assert set(done.unused) == {"enc_q.pre.weight", "quantizer.vq.layers.0._codebook.inited"}
 
@@ -62,9 +64,13 @@ def test_names_and_shapes_are_those_of_the_official_models(version: str):
     for name, shape, _ in manifest["tensors"]:
         if not name.endswith(("weight_g", "inited", "cluster_size", "embed_avg")):
             official[name.replace("weight_v", "weight")] = tuple(shape)
-    phones, bins = {"v1": (322, 1025), "v2": (732, 704)}[version]
-    widths = Widths(phones=phones, ssl=768, codes=1024, bins=bins, style=128)
-    assert sovits_tensors(manifest["config"]["model"], widths) == official
+    sizes = manifest["config"]["model"] | {
+        name: size
+        for name, size in sovits_sizes(version, ssl=768, codes=1024, style=128).items()
+        if name in TENSOR_SIZES
+    }
+    config = {"version": version, "symbols": version, "data": SOVITS_CONFIG["data"], "model": sizes}
+    assert shapes_of(SoVITS, config) == official
 
 
 def test_real_size(tmp_path: Path):

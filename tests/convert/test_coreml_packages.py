@@ -34,8 +34,8 @@ from gpt_sovits_mlx.encoders.buckets import (
 from gpt_sovits_mlx.encoders.coreml import CoreMLCharacterEncoder, CoreMLSpeechEncoder, read_metadata
 from gpt_sovits_mlx.encoders.mlx import MLXCharacterEncoder, MLXSpeechEncoder
 from gpt_sovits_mlx.errors import AudioError
-from gpt_sovits_mlx.layers.weights import read_config
 from gpt_sovits_mlx.verify.models import excess
+from gpt_sovits_mlx.weights import read_config
 
 EXACT = 1e-4
 SIMILAR = 0.9999

@@ -17,7 +17,6 @@ import pytest
 from coremltools.proto import FeatureTypes_pb2
 
 from gpt_sovits_mlx import GPTSoVITSEngine, store
-from gpt_sovits_mlx.convert.cnhubert import cnhubert_tensors
 from gpt_sovits_mlx.convert.coreml import convert_cnhubert_package, convert_roberta_package
 from gpt_sovits_mlx.convert.coreml.interpreter import Interpreter
 from gpt_sovits_mlx.encoders.characters import CharacterVocabulary
@@ -32,6 +31,7 @@ from gpt_sovits_mlx.encoders.coreml import (
 )
 from gpt_sovits_mlx.encoders.mlx import MLXCharacterEncoder, MLXSpeechEncoder
 from gpt_sovits_mlx.errors import DependencyError, GPTSoVITSError, VoiceError, WeightsError
+from gpt_sovits_mlx.models.cnhubert import CNHubert
 from gpt_sovits_mlx.store import ModelStore
 from gpt_sovits_mlx.voice import VoiceFolder
 from small_voice import CNHUBERT, make_model_folder, write
@@ -169,7 +169,7 @@ def test_a_voice_for_the_published_encoder_takes_a_package_of_the_weights_beside
     folder = VoiceFolder.read(file.parent)
     coreml = ModelStore(models, None, None, "coreml", Interpreter)
     assert coreml.speech_encoder(folder) is coreml.speech_encoder(folder)
-    write(models / "encoders/cnhubert.safetensors", cnhubert_tensors(CNHUBERT), CNHUBERT, 77)
+    write(models / "encoders/cnhubert.safetensors", CNHubert, CNHUBERT, 77)
     with pytest.raises(VoiceError, match=r"made with another cnhubert .* make the package again"):
         coreml.speech_encoder(folder)
     # without the weights there is nothing to compare it with

@@ -7,9 +7,10 @@ import gc
 import mlx.core as mx
 import pytest
 
+from gpt_sovits_mlx.decoding import cuda_step
+from gpt_sovits_mlx.decoding.cuda_step import CudaStep
 from gpt_sovits_mlx.kernels import decode_layout
 from gpt_sovits_mlx.kernels.decode_layout import DecoderSizes, Device, Layout
-from gpt_sovits_mlx.models import decode_kernel
 from random_gpt import SMALL, models
 
 H200 = Device(multiprocessors=132, shared_memory=232448, generation=9)
@@ -22,7 +23,7 @@ def on(monkeypatch):
 
     def pretend(device: Device) -> None:
         monkeypatch.setattr(decode_layout, "device", lambda: device)
-        monkeypatch.setattr(decode_kernel, "device", lambda: device)
+        monkeypatch.setattr(cuda_step, "device", lambda: device)
 
     return pretend
 
@@ -41,17 +42,16 @@ def test_every_block_has_rows_of_the_inner_layer_and_every_head_a_team(on):
 
 def test_a_small_device_takes_fewer_rows_and_an_old_one_none(on):
     model, _ = models(SMALL, mx.float32)
-    parts = model.layers, model.audio_embedding, model.predict
     on(H200)
-    kernel = decode_kernel.decode_kernel(*parts)
-    assert kernel is not None and max(kernel.layouts) == 32
+    step = CudaStep.of(model)
+    assert step is not None and max(step.kernel.layouts) == 32
     on(Device(132, 100_000, 8))
-    kernel = decode_kernel.decode_kernel(*parts)
-    assert kernel is not None and 1 <= max(kernel.layouts) < 32
+    step = CudaStep.of(model)
+    assert step is not None and 1 <= max(step.kernel.layouts) < 32
     on(Device(132, 20_000, 8))
-    assert decode_kernel.decode_kernel(*parts) is None
+    assert CudaStep.of(model) is None
     on(Device(132, 232448, 7))
-    assert decode_kernel.decode_kernel(*parts) is None
+    assert CudaStep.of(model) is None
 
 
 @pytest.mark.parametrize("bits", [0, 8])
@@ -61,11 +61,10 @@ def test_layers_and_kernel_hold_the_weights_once(on, bits, monkeypatch):
     on(H200)
     monkeypatch.setattr(linear, "backend", lambda: "cuda")  # a CPU would unpack them
     model = models(SMALL, mx.float32, bits)[0]
-    model.kernel = model.host = None  # that hold the weights as well
     gc.collect()
     before = mx.get_active_memory()
-    kernel = decode_kernel.decode_kernel(model.layers, model.audio_embedding, model.predict)
-    assert kernel is not None
+    step = CudaStep.of(model)
+    assert step is not None
     gc.collect()
-    weights = sum(a.nbytes for matrix in kernel.matrices.values() for a in matrix.arrays())
+    weights = sum(a.nbytes for matrix in step.kernel.matrices.values() for a in matrix.arrays())
     assert mx.get_active_memory() - before < weights / 4

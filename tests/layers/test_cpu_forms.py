@@ -5,28 +5,30 @@ from __future__ import annotations
 import math
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
 
-from gpt_sovits_mlx.choices import Choices, trying
 from gpt_sovits_mlx.layers import activation, attention
 from gpt_sovits_mlx.layers.activation import gelu, sigmoid, softmax, tanh
 from gpt_sovits_mlx.layers.attention import dot_product
 from gpt_sovits_mlx.layers.convolution import Conv1d, NormalisedConv1d
-from gpt_sovits_mlx.layers.weights import Weights
+from gpt_sovits_mlx.tuning import Forms, trying
 
 
 @pytest.fixture(autouse=True)
 def on_cpu(monkeypatch):
     for module in (activation, attention):
         monkeypatch.setattr(module, "backend", lambda: "cpu")
-    with trying(Choices("taps", host=True, transposed="phases", fused=False, padded=False)):
+    with trying(Forms("taps", numpy_generator=True, transposed="phases", fused=False, padded=False)):
         yield
 
 
-def scopes(*names: str, **arrays: np.ndarray):
-    weights = Weights({name: mx.array(value.astype(np.float32)) for name, value in arrays.items()}, "x.safetensors")
-    return [weights.scope(name) for name in names]
+def filled(layer: nn.Module, **weights: np.ndarray) -> nn.Module:
+    """The layer with these weights, a convolution's as files have it."""
+    arrays = {name: mx.array(value.astype(np.float32)) for name, value in weights.items()}
+    layer.load_weights(list(arrays.items()))
+    return layer
 
 
 def test_activations_are_exact_to_a_millionth():
@@ -71,8 +73,8 @@ def test_convolutions(batch, kernel, stride, padding, dilation, groups, time):
     random = np.random.default_rng(kernel)
     weight, bias = random.standard_normal((12, 8 // groups, kernel)), random.standard_normal(12)
     x = mx.array(random.standard_normal((batch, time, 8)).astype(np.float32))
-    [scope] = scopes("", weight=weight, bias=bias)
-    found = Conv1d(scope, stride, padding, dilation, groups)(x)
+    layer = Conv1d(8, 12, kernel, stride, padding, dilation, groups)
+    found = filled(layer, weight=weight.transpose(0, 2, 1), bias=bias)(x)
     native = mx.array(weight.transpose(0, 2, 1).astype(np.float32))
     expected = mx.conv1d(x, native, stride, padding, dilation, groups) + mx.array(bias.astype(np.float32))
     assert found.shape == expected.shape
@@ -84,8 +86,25 @@ def test_statistics_of_a_normalised_convolution_come_from_its_input(batch):
     random = np.random.default_rng(1)
     weight, gain, shift = random.standard_normal((6, 1, 10)), random.standard_normal(6), random.standard_normal(6)
     x = mx.array((random.standard_normal((batch, 203, 1)) + 3).astype(np.float32))
-    conv, norm = scopes("c.", "n.", **{"c.weight": weight, "n.weight": gain, "n.bias": shift})
+    norm = {"layer_norm.weight": gain, "layer_norm.bias": shift}
+    layer = filled(NormalisedConv1d(1, 6, 10, 5), **{"conv.weight": weight.transpose(0, 2, 1)}, **norm)
     y = mx.conv1d(x, mx.array(weight.transpose(0, 2, 1).astype(np.float32)), 5)
     y = (y - y.mean(1, keepdims=True)) * mx.rsqrt(y.var(1, keepdims=True) + 1e-5)
     expected = np.array(y) * gain + shift
-    assert np.abs(np.array(NormalisedConv1d(conv, norm, 5)(x)) - expected).max() < 1e-4
+    assert np.abs(np.array(layer(x)) - expected).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("function", "of_mlx"),
+    [
+        (gelu, nn.gelu),
+        (sigmoid, mx.sigmoid),
+        (tanh, mx.tanh),
+        (softmax, lambda x: mx.softmax(x, axis=-1)),
+    ],
+)
+def test_derivatives_are_those_of_mlx(function, of_mlx):
+    """A CPU's own forms move bits about, and state their derivatives."""
+    x, weight = 2 * mx.random.normal((3, 7), key=mx.random.key(1)), mx.random.normal((3, 7), key=mx.random.key(2))
+    found, expected = (mx.grad(lambda x, f=f: (f(x) * weight).sum())(x) for f in (function, of_mlx))
+    assert np.abs(np.array(found - expected)).max() < 1e-5

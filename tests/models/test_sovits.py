@@ -10,6 +10,7 @@ from gpt_sovits_mlx import audio
 from gpt_sovits_mlx.convert import convert_sovits
 from gpt_sovits_mlx.models.sovits import SoVITS, synthesizer
 from gpt_sovits_mlx.runtime import backend
+from gpt_sovits_mlx.weights import load_model
 
 
 @pytest.fixture(scope="module", params=["v1", "v2"])
@@ -17,7 +18,7 @@ def case(request, checkpoint, golden, tmp_path_factory):
     """The model, the reference's data, the styles of both references and of their mean."""
     name = f"sovits_{request.param}"
     path = convert_sovits(checkpoint(name, 3), tmp_path_factory.mktemp(name) / "sovits.safetensors").weights
-    model = SoVITS.load(path, mx.float32)
+    model = load_model(SoVITS, path, mx.float32)
     data = golden(name)
     spectrograms = [
         audio.spectrogram(mx.array(data[f"ref{i}_pcm32k"].astype(np.float32) / 32768), 2048, 640) for i in (0, 1)
@@ -74,7 +75,7 @@ def test_rows_of_other_lengths_sound_as_they_do_alone(case, pads, window, monkey
     ]
     mx.eval(alone)
     monkeypatch.setattr(model, "pads", pads)
-    monkeypatch.setattr(synthesizer, "WINDOW", window)
+    monkeypatch.setattr(synthesizer, "WINDOW_FRAMES", window)
     rows = [mx.array(np.repeat(ids, 3, axis=0)) for ids in (codes, phones)]
     together = model.decode(*rows, style, noise=noise, lengths=lengths, phone_lengths=phone_lengths)
     assert together.shape == (3, alone[0].shape[1])
@@ -99,7 +100,7 @@ def test_reach_is_what_a_frames_samples_depend_on(case):
     middle = model.reach + 2
     z = mx.random.normal((1, 2 * middle + 1, model.latent_width), key=mx.random.key(1))
     other = z + (mx.arange(z.shape[1]) == middle)[None, :, None] * 10.0
-    for run, reach, tight in ((model.generator, model.generator.reach, True), (model.vocode, model.reach, False)):
+    for run, reach, tight in ((model.dec, model.dec.reach, True), (model.vocode, model.reach, False)):
         change = np.abs(np.array(run(other, style) - run(z, style))).reshape(z.shape[1], -1).max(axis=1)
         # a GPU may round otherwise at other places, and the outermost frames change little
         exact = backend() == "cpu"

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
 from scripts.bench import measure, stages
@@ -18,12 +19,9 @@ from scripts.bench.profile import Profile
 from scripts.bench.workbench import Workbench
 from scripts.benchmark import main
 
-from gpt_sovits_mlx.generation import generate
-from gpt_sovits_mlx.layers.linear import Linear
-from gpt_sovits_mlx.layers.weights import Weights
+from gpt_sovits_mlx.decoding.generation import generate
 from gpt_sovits_mlx.models.t2s import TextToSemantic
 from gpt_sovits_mlx.runtime import backend
-from gpt_sovits_mlx.sampling import Sampling
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +81,8 @@ def test_what_takes_long_runs_less_often():
 def test_no_decode_ends_before_its_number_of_tokens(home, tmp_path):
     bench = Workbench.of_voice("small", home, "float32", tmp_path)
     model = bench.gpt()
-    requests = [stages.request(bench, model, 10, 75, row) for row in range(4)]
-    assert [len(made.tokens) for made in generate(model, requests, Sampling(max_tokens=200))] == [200] * 4
+    requests = [stages.request(bench, model, 10, 75, row, 200) for row in range(4)]
+    assert [len(made.tokens) for made in generate(model, requests)] == [200] * 4
     # of all logits only the end token's differ from the voice's
     voice = Workbench.of_voice("small", home, "float32", tmp_path).engine()[1].gpt
     same = np.all(head_of(model) == head_of(voice), axis=1)
@@ -93,31 +91,29 @@ def test_no_decode_ends_before_its_number_of_tokens(home, tmp_path):
 
 def head_of(model: TextToSemantic) -> np.ndarray:
     """(vocabulary, width) of the last layer."""
-    return np.array(model.predict.weight)
+    return np.array(model.ar_predict_layer.weight)
 
 
 def test_a_decode_of_other_work_is_refused(home, tmp_path):
     bench = Workbench.of_voice("small", home, "float32", tmp_path)
     model = bench.gpt()
-    given = stages.request(bench, model, 10, 75)
+    given = stages.request(bench, model, 10, 75, tokens=60)
     # an end token that is as likely as the likeliest, and comes first
     head = head_of(model)
     head[:-1] = 0
-    model.predict = Linear(Weights({"weight": mx.array(head)}, "test").scope(), bias=False)
-    model.host = model.kernel = None  # they hold the true one
+    model.ar_predict_layer.weight = mx.array(head)
     with pytest.raises(BenchmarkError, match="tokens instead of 60"):
         stages.steps_clock(model, given, 60)()
 
 
 def test_a_profile_gives_each_operation_its_own_time_and_leaves_nothing_behind():
-    before, attention = Linear.__call__, mx.fast.scaled_dot_product_attention
-    weights = Weights({"weight": mx.ones((8, 4)), "bias": mx.zeros(8)}, "test")
-    layer = Linear(weights.scope())
+    before, attention = nn.Linear.__call__, mx.fast.scaled_dot_product_attention
+    layer = nn.Linear(4, 8)
     clock = measure.timed(lambda: layer(mx.ones((2, 4))))
     operations = Profile().operations(Case("x", "y", clock), 5)
     assert {one["operation"]: one["calls"] for one in operations} == {"Linear 8×4": 1, "outside of layers": 1}
     assert sum(one["share"] for one in operations) == pytest.approx(1)
-    assert Linear.__call__ is before and mx.fast.scaled_dot_product_attention is attention
+    assert nn.Linear.__call__ is before and mx.fast.scaled_dot_product_attention is attention
 
 
 def test_a_voice_without_an_encoder_has_no_such_stage(tmp_path, capsys):

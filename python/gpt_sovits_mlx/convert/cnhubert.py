@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import WeightsError
+from ..models.cnhubert import CNHubert
 from ..quantization import Quantization
 from .output import Conversion, check_output, write_model
 from .source import Settings, check_kind, count, read_hugging_face, without_prefix
-from .tensors import Expected, Shape, Tensor, axes, gather, stored_dtype
+from .tensors import Tensor, axes, expected_tensors, gather, stored_dtype
 
 POSITIONS = "encoder.pos_conv_embed.conv.weight"
 _UNUSED = (
@@ -51,10 +52,11 @@ def convert_cnhubert(
     tensors = without_prefix(tensors, "hubert.")
     check_kind(tensors, "CNHubert", weights)
     config = cnhubert_config(tensors, settings, weights)
-    expected = Expected(cnhubert_tensors(config), is_unused, {POSITIONS: 2})
+    expected = expected_tensors(CNHubert, config, tensors, weights, is_unused, {POSITIONS: 2})
     arrays = gather(tensors, expected, weights, dtype, "CNHubert" if progress else None)
     config |= {"dtype": stored_dtype(tensors, expected.shapes, dtype)}
-    return write_model(output, arrays, config, tuple(filter(is_unused, tensors)), quantization=quantization)
+    unused = tuple(filter(is_unused, tensors))
+    return write_model(CNHubert, output, arrays, config, unused, quantization=quantization)
 
 
 def cnhubert_config(tensors: Mapping[str, Tensor], settings: Settings, source: Path) -> dict[str, Any]:
@@ -89,29 +91,6 @@ def cnhubert_config(tensors: Mapping[str, Tensor], settings: Settings, source: P
     }
 
 
-def cnhubert_tensors(config: Mapping[str, Any]) -> dict[str, Shape]:
-    """Name → shape of every tensor of a HuBERT, the positional convolution's weight norm folded."""
-    hidden, inner, dims = config["hidden_size"], config["intermediate_size"], config["conv_dim"]
-    shapes: dict[str, Shape] = {}
-    for i, (kernel, inputs) in enumerate(zip(config["conv_kernel"], [1, *dims[:-1]], strict=True)):
-        shapes[f"feature_extractor.conv_layers.{i}.conv.weight"] = (dims[i], inputs, kernel)
-    shapes |= _norm("feature_extractor.conv_layers.0.layer_norm", dims[0])
-    shapes |= _norm("feature_projection.layer_norm", dims[-1])
-    shapes |= _linear("feature_projection.projection", dims[-1], hidden)
-    group = hidden // config["num_conv_pos_embedding_groups"]
-    shapes[POSITIONS] = (hidden, group, config["num_conv_pos_embeddings"])
-    shapes[POSITIONS.replace("weight", "bias")] = (hidden,)
-    shapes |= _norm("encoder.layer_norm", hidden)
-    for i in range(config["num_hidden_layers"]):
-        layer = f"encoder.layers.{i}"
-        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            shapes |= _linear(f"{layer}.attention.{name}", hidden, hidden)
-        shapes |= _linear(f"{layer}.feed_forward.intermediate_dense", hidden, inner)
-        shapes |= _linear(f"{layer}.feed_forward.output_dense", inner, hidden)
-        shapes |= _norm(f"{layer}.layer_norm", hidden) | _norm(f"{layer}.final_layer_norm", hidden)
-    return shapes
-
-
 def is_unused(name: str) -> bool:
     """Tensors of training and of heads on top of the encoder."""
     return name.startswith(_UNUSED)
@@ -129,11 +108,3 @@ _BUILD: dict[str, Any] = {
     "hidden_act": "gelu",
 }
 _INNER = "encoder.layers.0.feed_forward.intermediate_dense.weight"
-
-
-def _norm(name: str, width: int) -> dict[str, Shape]:
-    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
-
-
-def _linear(name: str, inputs: int, outputs: int) -> dict[str, Shape]:
-    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}

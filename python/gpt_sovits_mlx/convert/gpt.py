@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import WeightsError
+from ..models.t2s import TextToSemantic
 from ..quantization import Quantization
 from .output import Conversion, check_output, write_model
 from .source import Settings, check_kind, count, read_converted, without_prefix
-from .tensors import Expected, Shape, Tensor, axes, gather, state_dict, stored_dtype
+from .tensors import Tensor, axes, expected_tensors, gather, state_dict, stored_dtype
 from .torchfile import read_torch
 
 
@@ -39,12 +40,10 @@ def convert_gpt(
     converted = source.suffix == ".safetensors"
     tensors, settings = _converted(source) if converted else _official(read_torch(source).root, source)
     config = gpt_config(tensors, settings, source)
-    features = axes(tensors, "bert_proj.weight", 2, source)[1]
-    inner = axes(tensors, "h.layers.0.linear1.weight", 2, source)[0]
-    expected = Expected(gpt_tensors(config, inner, features))
+    expected = expected_tensors(TextToSemantic, config, tensors, source)
     arrays = gather(tensors, expected, source, dtype, "GPT" if progress else None)
     config = {**config, "dtype": stored_dtype(tensors, expected.shapes, dtype)}
-    return write_model(output, arrays, config, quantization=quantization)
+    return write_model(TextToSemantic, output, arrays, config, quantization=quantization)
 
 
 def gpt_config(tensors: Mapping[str, Tensor], settings: Settings, source: Path) -> dict[str, Any]:
@@ -76,42 +75,10 @@ def gpt_config(tensors: Mapping[str, Tensor], settings: Settings, source: Path) 
         "vocab_size": vocabulary,
         "phoneme_vocab_size": found["phoneme_vocab_size"],
         "EOS": found["EOS"],
+        "linear_units": axes(tensors, "h.layers.0.linear1.weight", 2, source)[0],
+        "bert_dim": axes(tensors, "bert_proj.weight", 2, source)[1],
         "max_sec": settings.section("data").integer("max_sec"),
     }
-
-
-def gpt_tensors(config: Mapping[str, Any], inner: int, features: int = 1024) -> dict[str, Shape]:
-    """Name → shape of every tensor of a GPT.
-
-    Args:
-        config: as of `gpt_config`.
-        inner: width of the feed-forward layers (the reference's: 4 · hidden_dim, whatever its config states).
-        features: width of BERT's features.
-    """
-    width, tokens, phones = config["hidden_dim"], config["vocab_size"], config["phoneme_vocab_size"]
-    shapes: dict[str, Shape] = {
-        "bert_proj.weight": (width, features),
-        "bert_proj.bias": (width,),
-        "ar_text_embedding.word_embeddings.weight": (phones, width),
-        "ar_text_position.alpha": (1,),
-        "ar_audio_embedding.word_embeddings.weight": (tokens, width),
-        "ar_audio_position.alpha": (1,),
-        "ar_predict_layer.weight": (tokens, width),
-    }
-    layer: dict[str, Shape] = {
-        "self_attn.in_proj_weight": (3 * width, width),
-        "self_attn.in_proj_bias": (3 * width,),
-        "self_attn.out_proj.weight": (width, width),
-        "self_attn.out_proj.bias": (width,),
-        "linear1.weight": (inner, width),
-        "linear1.bias": (inner,),
-        "linear2.weight": (width, inner),
-        "linear2.bias": (width,),
-        **{f"norm{n}.{part}": (width,) for n in (1, 2) for part in ("weight", "bias")},
-    }
-    for i in range(config["n_layer"]):
-        shapes |= {f"h.layers.{i}.{name}": shape for name, shape in layer.items()}
-    return shapes
 
 
 def _official(root: Any, source: Path) -> tuple[dict[str, Tensor], Settings]:

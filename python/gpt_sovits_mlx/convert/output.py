@@ -7,17 +7,20 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from ..errors import WeightsError
 from ..files import file_sha256
-from ..quantization import Quantization, quantized
+from ..models.model import Model
+from ..quantization import Quantization
+from ..weights import model_of, quantize
 from .tensors import DTYPES
 
 
@@ -53,6 +56,7 @@ def check_output(source: Path, output: Path, dtype: str | None) -> None:
 
 
 def write_model(
+    kind: type[Model],
     output: Path,
     tensors: Mapping[str, np.ndarray],
     config: dict[str, Any],
@@ -60,7 +64,7 @@ def write_model(
     beside: Mapping[str, str] | None = None,
     quantization: Quantization | None = None,
 ) -> Conversion:
-    """Write `output`, `<stem>_config.json` and the texts `beside` (suffix → text: `<stem>_<suffix>`).
+    """Write a model's `output`, `<stem>_config.json` and the texts `beside` (suffix → text: `<stem>_<suffix>`).
 
     The matrices are quantized first where that is asked for; the configuration states it, or null.
     All are written in a temporary folder beside the output and renamed into place, so that nothing half
@@ -70,7 +74,9 @@ def write_model(
         WeightsError: something cannot be written, or not be quantized.
     """
     parameters = sum(array.size for array in tensors.values())
-    tensors, stated = quantized(tensors, quantization)
+    stated = None
+    if quantization is not None:
+        tensors, stated = quantized(kind, config, tensors, quantization), asdict(quantization)
     config = {**config, "quantization": stated}
     config_text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
     texts = {"config.json": config_text, **(beside or {})}
@@ -91,6 +97,20 @@ def write_model(
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"cannot write {output}: {getattr(error, 'strerror', None) or error}") from None
     return Conversion(output, config_path, config, parameters, digest, unused)
+
+
+def quantized(
+    kind: type[Model], config: Mapping[str, Any], tensors: Mapping[str, np.ndarray], quantization: Quantization
+) -> dict[str, np.ndarray]:
+    """A file's tensors with the matrices of the model's linear layers quantized.
+
+    Raises:
+        WeightsError: groups do not divide a row; the message names the tensor.
+    """
+    arrays = {name: mx.array(values) for name, values in tensors.items()}
+    model = model_of(kind, config, arrays, kind.NAME)
+    quantize(model, quantization)
+    return {name: np.array(tensor) for name, tensor in model.file_tensors().items()}
 
 
 def _place(finished: Mapping[Path, Path]) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import WeightsError
+from ..models.roberta import Roberta
 from ..quantization import Quantization
 from .output import Conversion, check_output, write_model
 from .source import Settings, check_kind, count, read_hugging_face, read_json
-from .tensors import Expected, Shape, Tensor, axes, gather, stored_dtype
+from .tensors import Tensor, axes, expected_tensors, gather, stored_dtype
 
 FEATURE = -3
 """Which of BERT's hidden states GPT-SoVITS takes: the output of the third layer from the end (22 of 24)."""
@@ -57,10 +58,11 @@ def convert_roberta(
         return behind or name.startswith(("bert.pooler.", "cls.", "bert.embeddings.position_ids"))
 
     _check_tied(tensors, weights)
-    expected = Expected(roberta_tensors(config), unused)
+    expected = expected_tensors(Roberta, config, tensors, weights, unused)
     arrays = gather(tensors, expected, weights, dtype, "RoBERTa" if progress else None)
     config |= {"dtype": stored_dtype(tensors, expected.shapes, dtype)}
-    return write_model(output, arrays, config, tuple(filter(unused, tensors)), {"vocab.txt": vocabulary}, quantization)
+    beside = {"vocab.txt": vocabulary}
+    return write_model(Roberta, output, arrays, config, tuple(filter(unused, tensors)), beside, quantization)
 
 
 def _modern(name: str) -> str:
@@ -97,32 +99,6 @@ def roberta_config(tensors: Mapping[str, Tensor], settings: Settings, source: Pa
         "type_vocab_size": axes(tensors, "bert.embeddings.token_type_embeddings.weight", 2, source)[0],
         "layer_norm_eps": settings.number("layer_norm_eps", 1e-12),
     }
-
-
-def roberta_tensors(config: Mapping[str, Any]) -> dict[str, Shape]:
-    """Name → shape of every tensor up to the feature's layer."""
-    hidden, inner = config["hidden_size"], config["intermediate_size"]
-    embeddings = {
-        "word": config["vocab_size"],
-        "position": config["max_position_embeddings"],
-        "token_type": config["type_vocab_size"],
-    }
-    shapes: dict[str, Shape] = {
-        f"bert.embeddings.{name}_embeddings.weight": (rows, hidden) for name, rows in embeddings.items()
-    }
-    layer: dict[str, Shape] = {
-        **{f"attention.self.{name}.weight": (hidden, hidden) for name in ("query", "key", "value")},
-        "attention.output.dense.weight": (hidden, hidden),
-        "attention.output.LayerNorm.weight": (hidden,),
-        "intermediate.dense.weight": (inner, hidden),
-        "output.dense.weight": (hidden, inner),
-        "output.LayerNorm.weight": (hidden,),
-    }
-    matrices = {"bert.embeddings.LayerNorm.weight": (hidden,)}
-    for i in range(config["feature_layer"]):
-        matrices |= {f"bert.encoder.layer.{i}.{name}": shape for name, shape in layer.items()}
-    biases = {name.removesuffix("weight") + "bias": shape[:1] for name, shape in matrices.items()}
-    return shapes | matrices | biases
 
 
 def _check_tied(tensors: Mapping[str, Tensor], source: Path) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import WeightsError
+from ..models.sovits import SoVITS
+from ..models.sovits.synthesizer import CODEBOOK, TENSOR_SIZES
 from .output import Conversion, check_output, write_model
 from .source import Settings, check_kind
-from .sovits_tensors import Widths, is_unused, sovits_tensors
-from .tensors import Expected, Shape, Tensor, gather, state_dict, stored_dtype
+from .tensors import Shape, Tensor, axes, expected_tensors, gather, state_dict, stored_dtype
 from .torchfile import Checkpoint, read_torch
 
 SUPPORTED = ("v1", "v2")
@@ -53,13 +54,18 @@ def convert_sovits(
     version = sovits_version(sizes, checkpoint, source)
     if version not in SUPPORTED:
         raise WeightsError(f"{source} is a SoVITS {version} model, which is not supported yet: v1 and v2 are")
-    config = sovits_config(version, settings)
-    widths = Widths.of(tensors, source)
-    _check_bins(widths.bins, version, config["data"]["filter_length"], source)
-    shapes = sovits_tensors(config["model"], widths)
-    arrays = gather(tensors, Expected(shapes, is_unused), source, dtype, "SoVITS" if progress else None)
-    config = {"version": version, "symbols": version, "dtype": stored_dtype(tensors, shapes, dtype)} | config
-    return write_model(output, arrays, config, tuple(filter(is_unused, tensors)))
+    config = sovits_config(version, settings, tensors)
+    _check_bins(config["model"]["style_bins"], version, config["data"]["filter_length"], source)
+    expected = expected_tensors(SoVITS, config, tensors, source, is_unused)
+    arrays = gather(tensors, expected, source, dtype, "SoVITS" if progress else None)
+    config = config | {"dtype": stored_dtype(tensors, expected.shapes, dtype)}
+    return write_model(SoVITS, output, arrays, config, tuple(filter(is_unused, tensors)))
+
+
+def is_unused(name: str) -> bool:
+    """Tensors that only training needs: the posterior encoder and the codebook's statistics."""
+    statistics = ("inited", "cluster_size", "embed_avg")
+    return name.startswith("enc_q.") or name in {CODEBOOK.replace("embed", s) for s in statistics}
 
 
 def sovits_version(sizes: Mapping[str, Shape], checkpoint: Checkpoint, source: Path) -> str:
@@ -87,11 +93,11 @@ def sovits_version(sizes: Mapping[str, Shape], checkpoint: Checkpoint, source: P
     raise WeightsError(f"{source}: it knows {phones} phonemes, SoVITS v1 has 322 and v2 has 732")
 
 
-def sovits_config(version: str, settings: Settings) -> dict[str, Any]:
-    """The parts of `sovits_config.json` that the checkpoint's configuration yields.
+def sovits_config(version: str, settings: Settings, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """`sovits_config.json`, of the checkpoint's configuration and of sizes that only its tensors tell.
 
     Raises:
-        WeightsError: a setting is missing or no model can be built with it.
+        WeightsError: a setting or a tensor is missing, or no model can be built with them.
     """
     data, model = settings.section("data"), settings.section("model")
     wanted = ("sampling_rate", "filter_length", "hop_length", "win_length")
@@ -102,7 +108,12 @@ def sovits_config(version: str, settings: Settings) -> dict[str, Any]:
     model.only("resblock", "1", "1")
     if len(dilations) != len(blocks) or len(rates) != len(kernels):
         raise WeightsError(f"{settings.source}: the numbers of blocks and of their sizes in its configuration differ")
+    found = {
+        name: axes(tensors, tensor, 2, Path(settings.source))[axis] for name, (tensor, axis) in TENSOR_SIZES.items()
+    }
     config = {
+        "version": version,
+        "symbols": version,
         "data": {name: data.integer(name) for name in wanted},
         "model": {
             **{name: model.integer(name) for name in sizes},
@@ -113,6 +124,7 @@ def sovits_config(version: str, settings: Settings) -> dict[str, Any]:
             "upsample_initial_channel": model.integer("upsample_initial_channel"),
             "upsample_kernel_sizes": kernels,
             "gin_channels": model.integer("gin_channels"),
+            **found,
         },
     }
     if math.prod(rates) != config["data"]["hop_length"] or not config["model"]["n_heads"]:

@@ -13,6 +13,7 @@ from rich.progress import track
 from safetensors import SafetensorError, safe_open
 
 from ..errors import WeightsError
+from ..models.model import Model, shapes_of
 
 Shape = tuple[int, ...]
 DTYPES = ("float16", "float32")
@@ -146,6 +147,36 @@ def gather(
         name: _value([tensors[n] for n in names], expected.norm_axis.get(name, 0), dtype, f"{source}: tensor {name}")
         for name, names in work
     }
+
+
+def expected_tensors(
+    kind: type[Model],
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    source: Path,
+    unused: Callable[[str], bool] = lambda name: False,
+    norm_axis: Mapping[str, int] | None = None,
+) -> Expected:
+    """The tensors that a model of this configuration saves.
+
+    Args:
+        kind: which model.
+        config: as in its configuration file.
+        tensors: what the file holds, from which come sizes that `config` does not state.
+        source: the file, for error messages.
+        unused, norm_axis: see `Expected`.
+
+    Raises:
+        WeightsError: the configuration describes no model.
+    """
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    try:
+        shapes = shapes_of(kind, config, found)
+    except WeightsError as error:
+        raise WeightsError(f"{source}: {error}") from None
+    except (ValueError, TypeError, OverflowError, ZeroDivisionError) as error:
+        raise WeightsError(f"{source}: no model has the sizes that its configuration states: {_line(error)}") from None
+    return Expected(shapes, unused, norm_axis or {})
 
 
 def stored_dtype(tensors: Mapping[str, Tensor], names: Iterable[str], dtype: str | None) -> str:

@@ -9,9 +9,9 @@ import numpy as np
 
 from ..errors import DependencyError, WeightsError
 from ..files import file_sha256
-from ..layers.weights import open_model
-from ..models.cnhubert import CNHubert, CNHubertConfig
-from ..models.roberta import Roberta, RobertaConfig
+from ..models.cnhubert import CNHubert
+from ..models.roberta import Roberta
+from ..weights import load_model
 from .characters import CharacterVocabulary
 
 
@@ -41,8 +41,7 @@ class MLXSpeechEncoder(_Encoder):
 
     def __init__(self, path: Path, dtype: mx.Dtype | None = None):
         super().__init__(path)
-        config, weights = open_model(path, dtype)
-        self.model = CNHubert(CNHubertConfig.from_dict(config), weights)
+        self.model = load_model(CNHubert, path, dtype)
 
     def __call__(self, samples: np.ndarray) -> mx.array:
         features = self.model(mx.array(samples.astype(np.float32))[None])
@@ -62,8 +61,7 @@ class MLXCharacterEncoder(_Encoder):
 
     def __init__(self, path: Path, dtype: mx.Dtype | None = None):
         super().__init__(path)
-        config, weights = open_model(path, dtype)
-        self.model = Roberta(RobertaConfig.from_dict(config), weights)
+        self.model = load_model(Roberta, path, dtype)
         vocabulary = path.with_name(f"{path.stem}_vocab.txt")
         if not vocabulary.is_file():
             raise WeightsError(f"no {vocabulary.name} beside {path}: convert the encoder again")

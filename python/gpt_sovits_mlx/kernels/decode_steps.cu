@@ -13,7 +13,8 @@ constexpr int LANES = HEAD / 8, PLACES = 32 / LANES * TEAM_WARPS;  // lanes of a
 constexpr int PART_WORDS = SPLITS == 1 ? HEAD : HEAD + 2;
 constexpr int QKV = 0, MIXED = QKV + ROWS * 3 * WIDTH, ATTENDED = MIXED + ROWS * HEADS * SPLITS * PART_WORDS;
 constexpr int HIDDEN = ATTENDED + ROWS * WIDTH, OUT = HIDDEN + ROWS * INNER, LAYER = OUT + ROWS * WIDTH;
-enum { LENGTH, TEXT, GAP, ROOM, POSITION, STEP, ACTIVE, NOISE_ROW, FACTS };
+enum { LENGTH, TEXT, GAP, ROOM, POSITION, STEP, ACTIVE, NOISE_ROW, TOP_K, FACTS };
+enum { TOP_P, TEMPERATURE, PENALTY, SETTINGS };
 
 Word* const xs = (Word*)memory;                        // ROWS vectors: the layer's input
 Word* const hs = xs + ROWS * STRIDE;                   // with SPLITS, ROWS vectors: attention's output
@@ -31,7 +32,6 @@ const bool first_block = blockIdx.x == 0;
 Word* const board = (Word*)words;
 Word* const verdicts = board + 2 * LAYER;
 const int steps = rows_now[ROWS * FACTS];
-const Draw how = {rows_now[ROWS * FACTS + 1], settings[0], settings[1], settings[2]};
 
 if (thread < ROWS * FACTS) facts[thread / FACTS][thread % FACTS] = rows_now[thread];
 if (thread == 0) {
@@ -84,6 +84,8 @@ for (int turn = 0; turn < steps; turn++) {
     }
     bool ends;
     const float* noise_now = noises[row] + size_t(facts[row][NOISE_ROW] + turn) * VOCABULARY;
+    const float* const of_row = settings + row * SETTINGS;
+    const Draw how = {facts[row][TOP_K], of_row[TOP_P], of_row[TEMPERATURE], of_row[PENALTY]};
     const int token = draw(v, known[row], noise_now, facts[row][STEP] + turn, how, ends);
     if (lane == 0) {
       tokens_now[row] = token;

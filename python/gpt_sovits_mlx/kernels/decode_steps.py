@@ -3,7 +3,7 @@
 A plain step launches some 300 small kernels, which is all of its time at batch 1. Here all of a GPU's multiprocessors
 stay with one launch for several steps, and hand each other what they computed through memory (`decode_exchange.cu`).
 Tensor cores multiply (`decode_products.cu`), with 22 bits of every activation; accumulation, softmax and normalisation
-are in float32 whatever the weights are stored in. It equals `TextToSemantic.decode` after `sampling.sample`.
+are in float32 whatever the weights are stored in. It equals `TextToSemantic.step` after `sampling.sample`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ import numpy as np
 
 from .decode_layout import THREADS, DecoderSizes, Layout
 
-ROWS = (1, 2, 4, 8, 16, 32)
+LAUNCH_ROWS = (1, 2, 4, 8, 16, 32)
 """Sentences that a launch can take, where they fit; each number is compiled when it is first needed."""
-FACTS = 8
+FACTS = 9
 """Whole numbers that the kernel is told of each row."""
+SETTINGS = 3
+"""Other numbers that it is told of each row."""
 TYPES = {mx.float32: "float", mx.float16: "__half", mx.bfloat16: "__nv_bfloat16"}
 MATRICES = ("qkv", "out", "first", "second")
 PARTS = ("decode_exchange.cu", "decode_products.cu", "decode_draw.cu")
@@ -82,13 +84,12 @@ class DecodeRow:
 
 @dataclass(frozen=True)
 class Draw:
-    """How a token is drawn; see `sampling.Sampling`."""
+    """How a row's tokens are drawn; see `sampling.Sampling`."""
 
     top_k: int
     top_p: float
     temperature: float
     repetition_penalty: float
-    min_tokens: int
 
 
 class DecodeKernel:
@@ -109,10 +110,15 @@ class DecodeKernel:
         self, sizes: DecoderSizes, matrices: Mapping[str, Matrix], vectors: Mapping[str, mx.array], head: mx.array
     ):
         self.sizes, self.matrices, self.vectors, self.head = sizes, dict(matrices), dict(vectors), head
-        each = 0 if self.matrices["qkv"].bits else self.vectors["embedding"].dtype.size
-        layouts = [Layout(sizes, rows, each) for rows in ROWS]
+        each = 0 if self.matrices["qkv"].bits else self.dtype.size
+        layouts = [Layout(sizes, rows, each) for rows in LAUNCH_ROWS]
         self.layouts = {layout.rows: layout for layout in layouts if layout.fits}
         self._compiled: dict[int, Callable[..., Any]] = {}
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        """The type of the vectors, and of `positions`."""
+        return self.vectors["embedding"].dtype
 
     def steps(
         self,
@@ -122,7 +128,8 @@ class DecodeKernel:
         noises: Sequence[mx.array | None],
         noise_row: Sequence[int],
         positions: mx.array,
-        draw: Draw,
+        draws: Sequence[Draw],
+        min_tokens: int,
         steps: int,
     ) -> tuple[np.ndarray, mx.array, mx.array]:
         """Draw `steps` tokens of each row, and extend its cache by as many keys.
@@ -134,21 +141,24 @@ class DecodeKernel:
             noises: for each row, exponential variates (n, vocabulary), or `None` where none are needed.
             noise_row: which of them the first draw takes.
             positions: (P, width), what is added to the embedding at each position.
-            draw: how tokens are drawn.
+            draws: how the tokens of each row are drawn.
+            min_tokens: before a row has drawn so many, it does not end.
             steps: number of draws.
 
         Returns:
             Tokens (B, steps), −1 where a row ended and −2 behind that; the next logits and `seen`.
         """
         count, words = len(rows), -(-self.sizes.vocabulary // 32)
-        facts = np.zeros(max(64, count * FACTS + 2), np.int32)
-        for at, row in enumerate(rows):
+        # small arrays would become constants of the kernel
+        facts = np.zeros(max(64, count * FACTS + 1), np.int32)
+        settings = np.ones(max(64, count * SETTINGS), np.float32)
+        for at, (row, draw) in enumerate(zip(rows, draws, strict=True)):
             if row is not None:
-                stated = (row.length, row.text, row.gap, row.room, row.position, row.step, 1, noise_row[at])
+                stated = (row.length, row.text, row.gap, row.room, row.position, row.step, 1, noise_row[at], draw.top_k)
                 facts[at * FACTS : (at + 1) * FACTS] = stated
-        facts[count * FACTS : count * FACTS + 2] = steps, draw.top_k
-        settings = np.ones(64, np.float32)
-        settings[:3] = draw.top_p, draw.temperature, draw.repetition_penalty
+                drawn = draw.top_p, draw.temperature, draw.repetition_penalty
+                settings[at * SETTINGS : (at + 1) * SETTINGS] = drawn
+        facts[count * FACTS] = steps
         some = next(row.cache for row in rows if row is not None)
         given = [array for name in MATRICES for array in self.matrices[name].arrays()]
         given += [self.vectors[name] for name in VECTORS] + [self.head, positions, logits, seen]
@@ -158,7 +168,7 @@ class DecodeKernel:
         shapes = [(count, steps), (count, self.sizes.vocabulary), (count, words), (self.layouts[count].words,)]
         # the kernel waits for all of its blocks: two of them at once could each hold what the other needs
         with _one_at_a_time:
-            tokens, logits, seen, _ = self._kernel(count, some.dtype, draw.min_tokens)(
+            tokens, logits, seen, _ = self._kernel(count, some.dtype, min_tokens)(
                 inputs=given,
                 grid=(self.layouts[count].blocks * THREADS, 1, 1),
                 threadgroup=(THREADS, 1, 1),
@@ -197,7 +207,7 @@ class DecodeKernel:
     def source(self, rows: int, cached: mx.Dtype, min_tokens: int) -> tuple[str, str, int]:
         """Header, body and bytes of shared memory for so many rows."""
         s, layout = self.sizes, self.layouts[rows]
-        stored = TYPES[self.vectors["embedding"].dtype]
+        stored = TYPES[self.dtype]
         constants = {**layout.constants(), "MIN_TOKENS": min_tokens}
         lines = [f"constexpr int {name} = {value};" for name, value in constants.items()]
         lines += [f"constexpr float SCALE = {s.head**-0.5!r}f;", f"typedef {TYPES[cached]} Cached;"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 import mlx.core as mx
+import mlx.nn as nn
 
 from ..runtime import backend
 from .activation import softmax
-from .linear import Linear
-from .weights import Scope
+from .linear import PointwiseConv1d
 
 
 def split_heads(x: mx.array, heads: int) -> mx.array:
@@ -40,36 +40,40 @@ def dot_product(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.ar
     return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
 
 
-class MultiHeadAttention:
-    """Attention of queries over a context, each with a 1×1 convolution of its own (VITS's `attentions.py` names).
+class MultiHeadAttention(nn.Module):
+    """Attention of queries over a context, each with a 1×1 convolution of its own, under VITS's names.
 
-    With `emb_rel_k` and `emb_rel_v` in the file, keys and values get relative-position terms within a window
-    (Shaw et al. 2018, as VITS uses them; the embeddings are shared between heads).
+    Args:
+        channels: of queries, context and output.
+        heads: that share them.
+        window: reach of the relative-position terms that keys and values get (Shaw et al. 2018, as VITS uses them; the
+            embeddings are shared between heads); `None` for none.
     """
 
-    def __init__(self, scope: Scope, heads: int):
+    def __init__(self, channels: int, heads: int, window: int | None = None):
+        super().__init__()
         self.heads = heads
-        self.q, self.k, self.v = (Linear(scope / f"conv_{name}") for name in "qkv")
-        self.out = Linear(scope / "conv_o")
-        self.scale = 1 / math.sqrt(self.q.out_features // heads)
-        self.relative = None
-        if "emb_rel_k" in scope:
-            width = self.q.out_features // heads
-            self.relative = tuple(scope.keep(scope.raw(f"emb_rel_{n}", 1, None, width)[0]) for n in "kv")
+        self.conv_q, self.conv_k, self.conv_v, self.conv_o = (PointwiseConv1d(channels, channels) for _ in range(4))
+        width = channels // heads
+        self.scale = 1 / math.sqrt(width)
+        if window is not None:
+            self.emb_rel_k, self.emb_rel_v = (
+                mx.random.normal((1, 2 * window + 1, width), scale=self.scale) for _ in range(2)
+            )
 
     def __call__(self, x: mx.array, context: mx.array, mask: mx.array | None = None) -> mx.array:
         """(B, T, C) attends over (B, S, C), where `mask` (B, S, 1) is not 0; S = T with relative positions."""
         keys = None if mask is None else (mask > 0).swapaxes(1, 2)[:, None]
-        q, k, v = self.q(x), self.k(context), self.v(context)
-        if self.relative is None:
-            return self.out(attend(q, k, v, self.heads, self.scale, keys))
-        rel_k, rel_v = self.relative
+        q, k, v = self.conv_q(x), self.conv_k(context), self.conv_v(context)
+        if "emb_rel_k" not in self:
+            return self.conv_o(attend(q, k, v, self.heads, self.scale, keys))
+        rel_k, rel_v = self.emb_rel_k[0], self.emb_rel_v[0]
         q, k, v = (split_heads(t, self.heads) for t in (q * self.scale, k, v))
         scores = q @ k.swapaxes(-1, -2) + band_to_matrix(q @ rel_k.T)
         if keys is not None:
             scores = mx.where(keys, scores, -mx.inf)
         weights = softmax(scores)
-        return self.out(merge_heads(weights @ v + matrix_to_band(weights, len(rel_v)) @ rel_v))
+        return self.conv_o(merge_heads(weights @ v + matrix_to_band(weights, len(rel_v)) @ rel_v))
 
 
 def band_to_matrix(band: mx.array) -> mx.array:

@@ -3,45 +3,66 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import mlx.core as mx
+import mlx.nn as nn
 
 from .activation import gelu
 from .attention import attend
-from .linear import Linear
-from .normalisation import LayerNorm
-from .weights import Scope
+from .derived import Derived, Source
+from .linear import LinearLayer, joined
 
 
-@dataclass(frozen=True)
-class LayerNames:
-    """What a model calls the parts of a layer, as dotted paths."""
+class SelfAttention(Derived[LinearLayer | None]):
+    """Bidirectional self-attention: (B, T, width) → the same. Queries, keys and values are one product."""
 
-    query: str
-    key: str
-    value: str
-    attention_out: str
-    attention_norm: str
-    feed_forward_in: str
-    feed_forward_out: str
-    feed_forward_norm: str
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads, self.scale = heads, 1 / math.sqrt(width // heads)
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (nn.Linear(width, width) for _ in range(4))
 
+    @property
+    def _inputs(self) -> list[nn.Module]:
+        return [self.q_proj, self.k_proj, self.v_proj]
 
-class TransformerLayer:
-    """x = LN(x + attention(x)); x = LN(x + W₂ GELU(W₁ x)), bidirectional: (B, T, width) → (B, T, width)."""
+    def sources(self) -> Sequence[Source]:
+        return [(layer, name) for layer in self._inputs for name in ("weight", "scales", "biases", "bias")]
 
-    def __init__(self, scope: Scope, names: LayerNames, heads: int, eps: float):
-        self.heads = heads
-        self.qkv = Linear(scope / names.query, scope / names.key, scope / names.value)
-        self.out = Linear(scope / names.attention_out)
-        self.linear1, self.linear2 = Linear(scope / names.feed_forward_in), Linear(scope / names.feed_forward_out)
-        self.norm1 = LayerNorm(scope / names.attention_norm, eps)
-        self.norm2 = LayerNorm(scope / names.feed_forward_norm, eps)
-        self.scale = 1 / math.sqrt(self.out.out_features // heads)
+    def derive(self) -> LinearLayer | None:
+        return joined(self._inputs)
 
     def __call__(self, x: mx.array) -> mx.array:
-        q, k, v = mx.split(self.qkv(x), 3, axis=-1)
-        attended = attend(q, k, v, self.heads, self.scale)
-        x = self.norm1(x + self.out(attended))
-        return self.norm2(x + self.linear2(gelu(self.linear1(x))))
+        together = self.derived()
+        if together is None:  # one of them is an adapter
+            q, k, v = (layer(x) for layer in self._inputs)
+        else:
+            q, k, v = mx.split(together(x), 3, axis=-1)
+        return self.out_proj(attend(q, k, v, self.heads, self.scale))
+
+
+class FeedForward(nn.Module):
+    """W₂ GELU(W₁ x): (B, T, width) → the same."""
+
+    def __init__(self, width: int, inner: int):
+        super().__init__()
+        self.intermediate_dense, self.output_dense = nn.Linear(width, inner), nn.Linear(inner, width)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self.output_dense(gelu(self.intermediate_dense(x)))
+
+
+class TransformerLayer(nn.Module):
+    """x = LN(x + attention(x)); x = LN(x + W₂ GELU(W₁ x)), bidirectional: (B, T, width) → the same.
+
+    Its parts have the names that HuBERT has in Hugging Face's files.
+    """
+
+    def __init__(self, width: int, inner: int, heads: int, eps: float):
+        super().__init__()
+        self.attention, self.layer_norm = SelfAttention(width, heads), nn.LayerNorm(width, eps)
+        self.feed_forward, self.final_layer_norm = FeedForward(width, inner), nn.LayerNorm(width, eps)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        x = self.layer_norm(x + self.attention(x))
+        return self.final_layer_norm(x + self.feed_forward(x))

@@ -1,136 +1,131 @@
-"""Linear layers, whole or quantized, and embeddings."""
+"""Linear layers: kernels of width 1, layers that are multiplied by together, quantized ones by back end."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_map_with_path
 
-from ..quantization import SCALES, Quantization
 from ..runtime import backend
-from .weights import Scope
+
+LinearLayer = nn.Linear | nn.QuantizedLinear
+Q = TypeVar("Q", bound=nn.QuantizedLinear)
 
 
-@dataclass(frozen=True)
-class QuantizedMatrix:
-    """A matrix (out, in) as `mx.quantize` packs it: numbers, scales and biases of its groups."""
+class PointwiseConv1d(nn.Linear):
+    """A convolution of kernel 1 over time: (B, T, in) → (B, T, out).
 
-    packed: mx.array
-    scales: mx.array
-    biases: mx.array
-    quantization: Quantization
-
-    @classmethod
-    def of(cls, scope: Scope, out: int | None = None, columns: int | None = None) -> QuantizedMatrix | None:
-        """The matrix `weight` of a scope; `None` where the file holds it whole. It must go through `keep`."""
-        quantization = scope.weights.quantization
-        if quantization is None or SCALES not in scope:
-            return None
-        scales = scope.raw(SCALES, out, None if columns is None else -(-columns // quantization.group_size))
-        out, groups = scales.shape
-        words = groups * quantization.group_size * quantization.bits // 32
-        packed = scope.raw("weight", out, words, dtype=mx.uint32)
-        return cls(packed, scales, scope.raw("biases", out, groups), quantization)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        out, groups = self.scales.shape
-        return out, groups * self.quantization.group_size
-
-    def whole(self) -> mx.array:
-        """The matrix of what the numbers stand for, in the type of its scales."""
-        q = self.quantization
-        return mx.dequantize(self.packed, self.scales, self.biases, group_size=q.group_size, bits=q.bits)
-
-    def product(self, x: mx.array) -> mx.array:
-        """x Wᵀ: (…, in) → (…, out).
-
-        On CUDA the matrix is unpacked first: for some sizes MLX would compile a product of its own there for minutes,
-        with headers that its wheel lacks.
-        """
-        if backend() == "cuda":
-            return x @ self.whole().T
-        q = self.quantization
-        return mx.quantized_matmul(x, self.packed, self.scales, self.biases, True, q.group_size, q.bits)
-
-
-class Linear:
-    """y = x Wᵀ + b over the last axis. Also a 1×1 convolution, whose weight is (out, in, 1).
-
-    The weight keeps the file's layout, (out, in). One that the file holds quantized stays packed, except on a CPU,
-    where MLX's quantized products run at about 2 GFLOP/s, BLAS's at 70 and more: there it is unpacked once, when it is
-    loaded.
-
-    Layers of several scopes that read the same x become one, whose outputs lie side by side; `shape` is that of each.
+    The weight is (out, in), and (out, in, 1) in files.
     """
 
-    def __init__(
-        self,
-        *scopes: Scope,
-        bias: bool = True,
-        dtype: mx.Dtype | None = None,
-        shape: tuple[int | None, int | None] = (None, None),
-    ):
-        out, columns = shape
-        weights, biases = [], []
-        for scope in scopes:
-            weights.append(QuantizedMatrix.of(scope, out, columns) or _plain(scope, dtype, (out, columns)))
-            rows, columns = weights[-1].shape
-            if bias:
-                biases.append(scope.raw("bias", rows))
-        keep = scopes[0].keep
-        self.weight = _kept(_joined(weights), keep)
-        self.out_features, self.in_features = self.weight.shape
-        self.bias = keep(mx.concatenate(biases)) if bias else None
+    @staticmethod
+    def weight_of_file(weight: mx.array) -> mx.array:
+        return weight.squeeze(-1) if weight.ndim == 3 else weight
 
-    @property
-    def dtype(self) -> mx.Dtype:
-        """The type that it computes in."""
-        return self.weight.scales.dtype if isinstance(self.weight, QuantizedMatrix) else self.weight.dtype
+    @staticmethod
+    def weight_to_file(weight: mx.array) -> mx.array:
+        return weight[..., None]
+
+
+class UnpackedLinear(nn.QuantizedLinear):
+    """A quantized layer that unpacks its matrix, (out, in), whenever it multiplies by it.
+
+    For CUDA: for some sizes MLX 0.32 would compile a product of its own there for minutes, with headers that its wheel
+    lacks.
+    """
+
+    @classmethod
+    def of(cls, layer: nn.QuantizedLinear) -> UnpackedLinear:
+        return _quantized(cls, layer, dict(layer))
 
     def __call__(self, x: mx.array) -> mx.array:
-        if isinstance(self.weight, QuantizedMatrix):
-            y = self.weight.product(x)
-            return y if self.bias is None else y + self.bias
-        return x @ self.weight.T if self.bias is None else mx.addmm(self.bias, x, self.weight.T)
+        """(…, in) → (…, out)."""
+        y = x @ whole_weight(self).T
+        return y + self.bias if "bias" in self else y
 
 
-def _joined(weights: Sequence[QuantizedMatrix | mx.array]) -> QuantizedMatrix | mx.array:
-    """One matrix of the rows of several; whole if one of them is."""
-    packed = [weight for weight in weights if isinstance(weight, QuantizedMatrix)]
-    if len(packed) < len(weights):
-        return mx.concatenate([w.whole() if isinstance(w, QuantizedMatrix) else w for w in weights])
-    return QuantizedMatrix(
-        packed=mx.concatenate([weight.packed for weight in packed]),
-        scales=mx.concatenate([weight.scales for weight in packed]),
-        biases=mx.concatenate([weight.biases for weight in packed]),
-        quantization=packed[0].quantization,
+def width_of(layer: LinearLayer) -> tuple[int, int]:
+    """Outputs and inputs of a linear layer."""
+    rows, columns = layer.weight.shape
+    return rows, columns * 32 // layer.bits if isinstance(layer, nn.QuantizedLinear) else columns
+
+
+def dtype_of(layer: LinearLayer) -> mx.Dtype:
+    """The type that a layer computes in."""
+    return layer.scales.dtype if isinstance(layer, nn.QuantizedLinear) else layer.weight.dtype
+
+
+def whole_weight(layer: LinearLayer) -> mx.array:
+    """The matrix (out, in) of a layer, of packed numbers what they stand for in the type of their scales."""
+    if not isinstance(layer, nn.QuantizedLinear):
+        return layer.weight
+    return mx.dequantize(
+        layer.weight, layer.scales, layer.biases, group_size=layer.group_size, bits=layer.bits, mode=layer.mode
     )
 
 
-def _kept(weight: QuantizedMatrix | mx.array, keep: Callable[[mx.array], mx.array]) -> QuantizedMatrix | mx.array:
-    """The matrix as it is multiplied by: a CPU's is whole."""
-    if isinstance(weight, QuantizedMatrix):
-        if backend() != "cpu":
-            parts = {name: keep(getattr(weight, name)) for name in ("packed", "scales", "biases")}
-            return replace(weight, **parts)
-        weight = weight.whole()
-    return keep(weight)
+def product(layer: LinearLayer, x: mx.array, addend: mx.array) -> mx.array:
+    """addend + x Wᵀ without the layer's own bias: (…, in) → (…, out)."""
+    if not isinstance(layer, nn.QuantizedLinear) or isinstance(layer, UnpackedLinear):
+        return mx.addmm(addend, x, whole_weight(layer).T)
+    packed, scales, biases = layer.weight, layer.scales, layer.biases
+    return addend + mx.quantized_matmul(x, packed, scales, biases, True, layer.group_size, layer.bits, mode=layer.mode)
 
 
-def _plain(scope: Scope, dtype: mx.Dtype | None, shape: tuple[int | None, int | None]) -> mx.array:
-    """The matrix (out, in) of a file that is not quantized."""
-    if len(scope.shape("weight")) == 3:
-        return scope.raw("weight", *shape, 1, dtype=dtype)[..., 0]
-    return scope.raw("weight", *shape, dtype=dtype)
+def whole(layer: nn.QuantizedLinear) -> nn.Linear:
+    """The layer with its matrix unpacked."""
+    return _linear(whole_weight(layer), layer.get("bias"))
 
 
-class Embedding:
-    """Rows of a table by id: (…) int → (…, width)."""
+def for_backend(model: nn.Module) -> None:
+    """Put the form that the back end multiplies by fastest in the place of each quantized layer of a model.
 
-    def __init__(self, scope: Scope, name: str = "weight"):
-        self.weight = scope.tensor(name, None, None)
+    Metal takes MLX's own. A CPU gets whole matrices, since MLX's quantized products run at about 2 GFLOP/s there and
+    BLAS's at 70 and more; CUDA gets `UnpackedLinear`.
+    """
+    forms = {"cpu": whole, "cuda": UnpackedLinear.of}
+    if form := forms.get(backend()):
+        replaced = tree_map_with_path(
+            lambda _, layer: form(layer) if isinstance(layer, nn.QuantizedLinear) else layer,
+            model.leaf_modules(),
+            is_leaf=nn.Module.is_module,
+        )
+        model.update_modules(replaced)
 
-    def __call__(self, ids: mx.array) -> mx.array:
-        return self.weight[ids]
+
+def joined(layers: Sequence[nn.Module]) -> LinearLayer | None:
+    """One layer whose outputs are those of several that read the same x, side by side.
+
+    `None` where they are of different kinds, or of kinds that are not known here (an adapter).
+    """
+    first, kinds = layers[0], {type(layer) for layer in layers}
+    arrays = {
+        name: mx.concatenate([layer[name] for layer in layers])
+        for name in ("weight", "scales", "biases", "bias")
+        if all(name in layer for layer in layers)
+    }
+    if kinds == {nn.Linear}:
+        return _linear(**arrays)
+    if len(kinds) == 1 and isinstance(first, nn.QuantizedLinear):
+        return _quantized(type(first), first, arrays)
+    return None
+
+
+def _quantized(kind: type[Q], like: nn.QuantizedLinear, arrays: dict[str, Any]) -> Q:
+    """A layer of these arrays, packed as `like` is."""
+    rows, words = arrays["weight"].shape
+    made = kind(words * 32 // like.bits, rows, "bias" in arrays, like.group_size, like.bits, like.mode)
+    made.update(arrays)
+    return made
+
+
+def _linear(weight: mx.array, bias: mx.array | None = None) -> nn.Linear:
+    rows, columns = weight.shape
+    made = nn.Linear(columns, rows, bias=False)
+    made.weight = weight
+    if bias is not None:
+        made.bias = bias
+    return made

@@ -1,23 +1,18 @@
-"""Layer normalisation."""
+"""Normalisation that `mlx.nn` lacks."""
 
 from __future__ import annotations
 
 import mlx.core as mx
+import mlx.nn as nn
 
-from .weights import Scope
 
+class ChannelNorm(nn.Module):
+    """Layer normalisation over the last axis under VITS's names, `gamma` and `beta`: (…, channels) → the same."""
 
-class LayerNorm:
-    """Layer normalisation over the last axis, statistics in float32.
-
-    VITS names the parameters `gamma` and `beta`, everything else `weight` and `bias`.
-    """
-
-    def __init__(self, scope: Scope, eps: float = 1e-5):
-        gain, shift = ("gamma", "beta") if "gamma" in scope else ("weight", "bias")
-        self.weight = scope.tensor(gain, None)
-        self.bias = scope.tensor(shift, *self.weight.shape)
+    def __init__(self, channels: int, eps: float = 1e-5):
+        super().__init__()
+        self.gamma, self.beta = mx.ones((channels,)), mx.zeros((channels,))
         self.eps = eps
 
     def __call__(self, x: mx.array) -> mx.array:
-        return mx.fast.layer_norm(x, self.weight, self.bias, self.eps)
+        return mx.fast.layer_norm(x, self.gamma, self.beta, self.eps)

@@ -8,27 +8,32 @@ each scaled by a learned alpha.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 
 from ..errors import WeightsError
-from ..layers.attention import dot_product, merge_heads, split_heads
-from ..layers.linear import Embedding, Linear
-from ..layers.normalisation import LayerNorm
-from ..layers.weights import Scope, Weights, open_model
-from ..runtime import backend
-from .cache import KVCache
-from .decode_host import host_decoder
-from .decode_kernel import decode_kernel
+from ..layers.attention import dot_product, merge_heads
+from ..layers.derived import Derived, Source
+from .model import Model, Shape, size_of
+
+TENSOR_SIZES = {"linear_units": ("h.layers.0.linear1.weight", 0), "bert_dim": ("bert_proj.weight", 1)}
+"""Sizes that official configurations do not state, or not truly, and the tensors and axes that have them."""
 
 
 @dataclass(frozen=True)
 class T2SConfig:
-    """Sizes of a text-to-semantic GPT, under the names of the official checkpoint's `config.model`."""
+    """Sizes of a text-to-semantic GPT, under the names of the official checkpoint's `config.model`.
+
+    Attributes:
+        linear_units: width of the feed-forward layers (the reference's is 4 · hidden_dim, whatever its config states).
+        bert_dim: width of BERT's features.
+        max_sec: what the checkpoint was trained up to, in seconds.
+    """
 
     hidden_dim: int
     n_layer: int
@@ -36,13 +41,21 @@ class T2SConfig:
     vocab_size: int
     phoneme_vocab_size: int
     EOS: int
+    linear_units: int
+    bert_dim: int
     max_sec: int = 54
 
     @classmethod
-    def from_dict(cls, config: dict) -> T2SConfig:
-        """Raises `WeightsError` for a missing key or sizes that no checkpoint has."""
+    def from_dict(cls, config: Mapping[str, Any], shapes: Mapping[str, Shape]) -> T2SConfig:
+        """See `Model.of_config`; what configurations of before do not state comes from `shapes`.
+
+        Raises:
+            WeightsError: a key or a tensor is missing, or the sizes are those of no checkpoint.
+        """
+        from_tensors = {name: size_of(shapes, *at) for name, at in TENSOR_SIZES.items() if name not in config}
         try:
-            sizes = cls(**{name: int(config[name]) for name in cls.__dataclass_fields__})
+            stated = {"max_sec": cls.max_sec, **from_tensors, **config}
+            sizes = cls(**{field.name: int(stated[field.name]) for field in fields(cls)})
         except KeyError as missing:
             raise WeightsError(f"gpt_config.json lacks {missing}: convert the checkpoint again") from None
         if sizes.vocab_size - 1 != sizes.EOS or sizes.hidden_dim % sizes.head:
@@ -53,223 +66,211 @@ class T2SConfig:
         return sizes
 
 
-class SinePositions:
+class LayerCache(Protocol):
+    """Where a layer's keys and values are kept."""
+
+    def append(self, keys_and_values: mx.array) -> tuple[mx.array, mx.array]:
+        """Add (2, B, heads, n, head_dim) and return all keys and values so far, (B, heads, length, head_dim) each."""
+        ...
+
+
+class TokenEmbedding(nn.Module):
+    """A table of vectors under the name `word_embeddings`: ids (…) → (…, width)."""
+
+    def __init__(self, count: int, width: int):
+        super().__init__()
+        self.word_embeddings = nn.Embedding(count, width)
+
+    def __call__(self, ids: mx.array) -> mx.array:
+        return self.word_embeddings(ids)
+
+
+class SinePosition(Derived[mx.array]):
     """x + alpha · pe[position] (Vaswani et al. 2017; sines and cosines interleaved, alpha learned)."""
 
     LENGTH = 4000
+    SHARES_SOURCES = True
 
-    def __init__(self, scope: Scope, width: int):
-        self.alpha = scope.raw("alpha", 1, dtype=mx.float32)
+    def __init__(self, width: int):
+        super().__init__()
+        self.alpha = mx.ones((1,))
         self.width = width
-        table = scope.keep(self._table(0, self.LENGTH))
-        self.table = scope.keep((self.alpha * table).astype(scope.weights.dtype or mx.float32))
 
-    def _table(self, start: int, end: int) -> mx.array:
+    def sources(self) -> Sequence[Source]:
+        return [(self, "alpha")]
+
+    def derive(self) -> mx.array:
+        return self.alpha * self._sines(0, self.LENGTH)
+
+    def __call__(self, x: mx.array, start: int = 0) -> mx.array:
+        """(B, T, width), whose first position is `start`."""
+        return x + self.rows(start, start + x.shape[1]).astype(x.dtype)
+
+    def at(self, positions: Sequence[int]) -> mx.array:
+        """What is added at these positions, (B, width), float32."""
+        if max(positions) < self.LENGTH:
+            return self.derived()[mx.array(list(positions))]
+        return mx.concatenate([self.rows(position, position + 1) for position in positions])
+
+    def rows(self, start: int, end: int) -> mx.array:
+        """What is added at the positions from `start` to `end`, (end − start, width), float32."""
+        return self.derived()[start:end] if end <= self.LENGTH else self.alpha * self._sines(start, end)
+
+    def _sines(self, start: int, end: int) -> mx.array:
         rates = np.exp(np.arange(0, self.width, 2, dtype=np.float32) * np.float32(-math.log(10000) / self.width))
         angles = np.arange(start, end, dtype=np.float32)[:, None] * rates
         return mx.array(np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(end - start, self.width))
 
-    def __call__(self, x: mx.array, start: int = 0) -> mx.array:
-        """(B, T, width), whose first position is `start`."""
-        return x + self._rows(start, start + x.shape[1])
 
-    def at(self, x: mx.array, positions: Sequence[int]) -> mx.array:
-        """(B, 1, width), one frame a row, each at a position of its own."""
-        if len(set(positions)) == 1:
-            return self(x, positions[0])
-        return x + self.of(positions)[:, None]
+class SelfAttention(nn.Module):
+    """Attention of a sequence to itself, and to what a cache holds: (B, T, width) → the same."""
 
-    def of(self, positions: Sequence[int]) -> mx.array:
-        """What is added at these positions, (B, width)."""
-        if max(positions) < self.LENGTH:
-            return self.table[mx.array(list(positions))]
-        return mx.concatenate([self._rows(p, p + 1) for p in positions])
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads, self.scale = heads, 1 / math.sqrt(width // heads)
+        self.in_proj, self.out_proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
 
-    def first(self, count: int) -> mx.array:
-        """What is added at the first `count` positions or more, (P, width)."""
-        return self.table if count <= self.LENGTH else self._rows(0, count)
-
-    def _rows(self, start: int, end: int) -> mx.array:
-        if end <= self.LENGTH:
-            return self.table[start:end]
-        return (self.alpha * self._table(start, end)).astype(self.table.dtype)
+    def __call__(self, x: mx.array, mask: mx.array | None, cache: LayerCache | None) -> mx.array:
+        """`mask`, of a shape like (B, heads, T, S), is true where a position may look."""
+        batch, time, _ = x.shape
+        projected = self.in_proj(x).reshape(batch, time, 3, self.heads, -1).transpose(2, 0, 3, 1, 4)
+        queries, keys_and_values = projected[0], projected[1:]
+        keys, values = keys_and_values if cache is None else cache.append(keys_and_values)
+        return self.out_proj(merge_heads(dot_product(queries, keys, values, self.scale, mask)))
 
 
-class DecoderLayer:
+class DecoderLayer(nn.Module):
     """x = LN(x + attention(x)); x = LN(x + W₂ ReLU(W₁ x)): the post-norm layer of the original Transformer."""
 
-    def __init__(self, scope: Scope, heads: int):
-        self.heads = heads
-        attention = scope / "self_attn"
-        self.qkv = Linear(_InProjection(attention))
-        self.out = Linear(attention / "out_proj")
-        self.linear1, self.linear2 = Linear(scope / "linear1"), Linear(scope / "linear2")
-        self.norm1, self.norm2 = LayerNorm(scope / "norm1"), LayerNorm(scope / "norm2")
-        self.scale = 1 / math.sqrt(self.out.out_features // heads)
-
-    def __call__(self, x: mx.array, cache: KVCache, mask: mx.array | None) -> mx.array:
-        q, k, v = (split_heads(t, self.heads) for t in mx.split(self.qkv(x), 3, axis=-1))
-        k, v = cache.append(k, v)
-        attended = dot_product(q, k, v, self.scale, mask)
-        x = self.norm1(x + self.out(merge_heads(attended)))
-        return self.norm2(x + self.linear2(mx.maximum(self.linear1(x), 0)))
-
-
-class _InProjection(Scope):
-    """PyTorch's fused `in_proj_weight` (rows q, k, v) and `in_proj_bias`, under a linear layer's names."""
-
-    def __init__(self, scope: Scope):
-        super().__init__(scope.weights, scope.prefix + "in_proj_")
-
-
-@dataclass
-class T2SState:
-    """What decoding remembers of the rows of a batch.
-
-    Attributes:
-        caches: one for each layer; all rows end at the same slot.
-        positions: the position of each row's next audio token.
-        starts: the first slot of each row.
-        real: (B, n), false where one of the first n slots is padding; `None` where none is. Later slots are real.
-    """
-
-    caches: list[KVCache]
-    positions: list[int]
-    starts: list[int]
-    real: mx.array | None
+    def __init__(self, width: int, heads: int, inner: int):
+        super().__init__()
+        self.self_attn = SelfAttention(width, heads)
+        self.linear1, self.linear2 = nn.Linear(width, inner), nn.Linear(inner, width)
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
 
     @property
-    def length(self) -> int:
-        return self.caches[0].length
+    def linears(self) -> list[nn.Module]:
+        """Its four matrices; an adapter may stand in the place of each."""
+        return [self.self_attn.in_proj, self.self_attn.out_proj, self.linear1, self.linear2]
 
-    def select(self, rows: Sequence[int]) -> None:
-        """Keep only these rows of the batch."""
-        index = mx.array(list(rows))
-        for cache in self.caches:
-            cache.select(index)
-        self.positions = [self.positions[r] for r in rows]
-        self.starts = [self.starts[r] for r in rows]
-        if self.real is not None:
-            self.real = self.real[index]
-
-    def join(self, other: T2SState) -> None:
-        """Take in the rows of another batch; slots that no row uses any more are dropped."""
-        drop = min(self.starts)
-        length = max(self.length - drop, other.length)
-        parts = [self.real_slots(self.length)[:, drop:], other.real_slots(other.length)]
-        shifts = [length - part.shape[1] for part in parts]
-        self.starts = [s - drop + shifts[0] for s in self.starts] + [s + shifts[1] for s in other.starts]
-        self.positions = self.positions + other.positions
-        for mine, theirs in zip(self.caches, other.caches, strict=True):
-            mine.join(theirs, drop)
-        whole = self.real is None and other.real is None and not any(shifts)
-        padded = [mx.pad(p, [(0, 0), (n, 0)], constant_values=False) for p, n in zip(parts, shifts, strict=True)]
-        self.real = None if whole else mx.concatenate(padded)
-
-    def real_slots(self, count: int) -> mx.array:
-        """(B, count), true where one of the first `count` slots holds a key, or is to hold one."""
-        if self.real is None:
-            return mx.ones((len(self.starts), count), mx.bool_)
-        return mx.pad(self.real, [(0, 0), (0, count - self.real.shape[1])], constant_values=True)
-
-    def arrays(self) -> list[mx.array]:
-        return [a for c in self.caches for a in (c.keys, c.values) if a is not None]
+    def __call__(self, x: mx.array, mask: mx.array | None = None, cache: LayerCache | None = None) -> mx.array:
+        """(B, T, width) → the same."""
+        x = self.norm1(x + self.self_attn(x, mask, cache))
+        return self.norm2(x + self.linear2(nn.relu(self.linear1(x))))
 
 
-class TextToSemantic:
-    """The GPT. It holds weights only: the state of a decode lives in a `T2SState`, or in the host's or kernel's rows.
+class Decoder(nn.Module):
+    """The layers, under the name that the reference has for them."""
 
-    Attributes:
-        kernel: decodes several steps at once where MLX computes on CUDA; `None` elsewhere.
-        host: decodes a step where MLX computes on a CPU; `None` elsewhere.
-    """
+    def __init__(self, config: T2SConfig):
+        super().__init__()
+        c = config
+        self.layers = [DecoderLayer(c.hidden_dim, c.head, c.linear_units) for _ in range(c.n_layer)]
 
-    def __init__(self, config: T2SConfig, weights: Weights):
-        self.config = config
-        root = weights.scope()
-        width = config.hidden_dim
-        self.bert_projection = Linear(root / "bert_proj")
-        self.text_embedding = Embedding(root / "ar_text_embedding" / "word_embeddings")
-        self.audio_embedding = Embedding(root / "ar_audio_embedding" / "word_embeddings")
-        self.text_positions = SinePositions(root / "ar_text_position", width)
-        self.audio_positions = SinePositions(root / "ar_audio_position", width)
-        layers = root / "h" / "layers"
-        self.layers = [DecoderLayer(layers / i, config.head) for i in range(config.n_layer)]
-        # float32 whatever the rest is stored in: float16 logits end some sentences early
-        self.predict = Linear(root / "ar_predict_layer", bias=False, dtype=mx.float32, shape=(config.vocab_size, width))
-        weights.finish()
-        self.kernel = self.host = None
-        if backend() == "cpu":
-            self.host = host_decoder(self.layers, self.audio_embedding, self.audio_positions, self.predict)
-        if backend() == "cuda":
-            self.kernel = decode_kernel(self.layers, self.audio_embedding, self.predict)
+
+class TextToSemantic(Model):
+    """The GPT. It holds weights only: the state of a decode lives with its decoder (see `decoding`)."""
+
+    NAME = "GPT"
+    RENAMED = (("self_attn.in_proj_", "self_attn.in_proj."),)
+    # float32 whatever the rest is stored in: float16 logits end some sentences early
+    FULL_PRECISION = ("ar_predict_layer.weight", "ar_text_position.alpha", "ar_audio_position.alpha")
+    # It decides the token: quantized alone it changes as many of the demo voice's as all other matrices together do
+    # (8 bits: 0.5 %; 4 bits: 12 %, against 9 %), and it is 1 % of an official GPT.
+    NEVER_QUANTIZED = ("ar_predict_layer",)
+
+    def __init__(self, config: T2SConfig):
+        super().__init__()
+        self.config, width = config, config.hidden_dim
+        self.bert_proj = nn.Linear(config.bert_dim, width)
+        self.ar_text_embedding = TokenEmbedding(config.phoneme_vocab_size, width)
+        self.ar_text_position = SinePosition(width)
+        self.ar_audio_embedding = TokenEmbedding(config.vocab_size, width)
+        self.ar_audio_position = SinePosition(width)
+        self.h = Decoder(config)
+        self.ar_predict_layer = nn.Linear(width, config.vocab_size, bias=False)
 
     @classmethod
-    def load(cls, path: Path, dtype: mx.Dtype | None = None) -> TextToSemantic:
-        """The model of a converted file; see `open_model`."""
-        config, weights = open_model(path, dtype)
-        return cls(T2SConfig.from_dict(config), weights)
+    def of_config(cls, config: Mapping[str, Any], shapes: Mapping[str, Shape]) -> TextToSemantic:
+        return cls(T2SConfig.from_dict(config, shapes))
 
-    @property
-    def bert_width(self) -> int:
-        return self.bert_projection.in_features
-
-    def embed_text(self, phones: mx.array, bert: mx.array | None) -> mx.array:
-        """Phone ids (B, X) and BERT features (B, X, bert_width), zeros where `None` → (B, X, hidden)."""
-        x = self.text_embedding(phones)
-        if bert is not None:
-            x = x + self.bert_projection(bert.astype(x.dtype))
-        elif self.bert_projection.bias is not None:
-            x = x + self.bert_projection.bias
-        return self.text_positions(x)
-
-    def prefill(
+    def __call__(
         self,
         phones: mx.array,
         bert: mx.array | None,
-        prompt: mx.array,
+        tokens: mx.array,
         text_lengths: Sequence[int] | None = None,
-        prompt_lengths: Sequence[int] | None = None,
-    ) -> tuple[mx.array, T2SState]:
-        """Read the text and the prompt.
+        token_lengths: Sequence[int] | None = None,
+    ) -> mx.array:
+        """Logits of the token behind each token, (B, P, vocab), float32; the arguments are those of `hidden_states`."""
+        x = self.hidden_states(phones, bert, tokens, text_lengths, token_lengths)
+        return self.logits(x[:, phones.shape[1] :])
+
+    def hidden_states(
+        self,
+        phones: mx.array,
+        bert: mx.array | None,
+        tokens: mx.array,
+        text_lengths: Sequence[int] | None = None,
+        token_lengths: Sequence[int] | None = None,
+        caches: Sequence[LayerCache] | None = None,
+    ) -> mx.array:
+        """Read texts and semantic tokens.
 
         Args:
             phones: (B, X) ids, rows shorter than X padded at their end with any id.
-            bert: (B, X, bert_width) features, or `None` for zeros.
-            prompt: (B, P) semantic tokens of the prompt, padded likewise; P may be 0.
-            text_lengths, prompt_lengths: the rows' lengths where they differ.
+            bert: (B, X, bert_dim) features, or `None` for zeros.
+            tokens: (B, P) semantic tokens, padded likewise; P may be 0.
+            text_lengths, token_lengths: the rows' lengths where they differ.
+            caches: one a layer, which take its keys and values.
 
         Returns:
-            Logits of the first token (B, vocab), float32, and the state to decode on.
+            What the last layer makes of each position, (B, X + P, hidden).
         """
-        batch, text_width = phones.shape
-        texts = list(text_lengths or [text_width] * batch)
-        prompts = list(prompt_lengths or [prompt.shape[1]] * batch)
         x = self.embed_text(phones, bert)
-        if prompt.shape[1]:
-            x = mx.concatenate([x, self.audio_positions(self.audio_embedding(prompt))], axis=1)
-        position = mx.arange(x.shape[1])
-        is_text = position < text_width
+        if tokens.shape[1]:
+            x = mx.concatenate([x, self.ar_audio_position(self.ar_audio_embedding(tokens))], axis=1)
+        position, width = mx.arange(x.shape[1]), phones.shape[1]
+        is_text = position < width
         mask = is_text[None] | ((position[None] <= position[:, None]) & ~is_text[:, None])
-        real = None
-        if len(set(texts)) > 1 or len(set(prompts)) > 1:
-            ends = mx.array(texts)[:, None], text_width + mx.array(prompts)[:, None]
-            real = mx.where(is_text, position < ends[0], position < ends[1])
+        real = real_positions(width, tokens.shape[1], text_lengths, token_lengths)
+        if real is not None:
             mask = (mask[None] & real[:, None])[:, None]
-        state = T2SState([KVCache() for _ in self.layers], prompts, [0] * batch, real)
-        for layer, cache in zip(self.layers, state.caches, strict=True):
-            x = layer(x, cache, mask)
-        last = [text_width + p - 1 if p else t - 1 for t, p in zip(texts, prompts, strict=True)]
-        return self.logits(x[mx.arange(batch), mx.array(last)]), state
+        for layer, cache in zip(self.h.layers, caches or [None] * len(self.h.layers), strict=True):
+            x = layer(x, mask, cache)
+        return x
 
-    def decode(self, tokens: mx.array, state: T2SState) -> mx.array:
-        """One step: the rows' newest tokens (B,) → logits (B, vocab) of the next ones, float32."""
-        x = self.audio_positions.at(self.audio_embedding(tokens[:, None]), state.positions)
-        state.positions = [p + 1 for p in state.positions]
-        mask = None if state.real is None else state.real_slots(state.length + 1)[:, None, None]
-        for layer, cache in zip(self.layers, state.caches, strict=True):
-            x = layer(x, cache, mask)
+    def embed_text(self, phones: mx.array, bert: mx.array | None) -> mx.array:
+        """Phone ids (B, X) and BERT features (B, X, bert_dim), zeros where `None` → (B, X, hidden)."""
+        x = self.ar_text_embedding(phones)
+        x = x + (self.bert_proj.bias if bert is None else self.bert_proj(bert.astype(x.dtype)))
+        return self.ar_text_position(x)
+
+    def step(
+        self, tokens: mx.array, positions: Sequence[int], mask: mx.array | None, caches: Sequence[LayerCache]
+    ) -> mx.array:
+        """Read each row's newest token (B,), at a position of its own → logits (B, vocab) of the next, float32.
+
+        `mask` (B, 1, 1, S) is true where a row may look among what the caches hold, the newest token included.
+        """
+        x = self.ar_audio_embedding(tokens[:, None])
+        x = x + self.ar_audio_position.at(positions)[:, None].astype(x.dtype)
+        for layer, cache in zip(self.h.layers, caches, strict=True):
+            x = layer(x, mask, cache)
         return self.logits(x[:, 0])
 
     def logits(self, hidden: mx.array) -> mx.array:
-        return self.predict(hidden.astype(mx.float32))
+        """(…, hidden) → (…, vocab), float32."""
+        return self.ar_predict_layer(hidden.astype(mx.float32))
+
+
+def real_positions(
+    text_width: int, token_width: int, text_lengths: Sequence[int] | None, token_lengths: Sequence[int] | None
+) -> mx.array | None:
+    """(B, X + P), true where a row holds a phone or a token, and no padding; `None` where all are as long."""
+    if len(set(text_lengths or [0])) == len(set(token_lengths or [0])) == 1:
+        return None
+    position = mx.arange(text_width + token_width)
+    texts = mx.array(list(text_lengths or [text_width]))[:, None]
+    tokens = text_width + mx.array(list(token_lengths or [token_width]))[:, None]
+    return mx.where(position < text_width, position < texts, position < tokens)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import mlx.core as mx
 import numpy as np
@@ -15,23 +15,27 @@ from safetensors.numpy import save_file
 
 from .. import audio
 from ..convert import convert_cnhubert, convert_roberta
-from ..convert.gpt import gpt_config, gpt_tensors
+from ..convert.gpt import gpt_config
 from ..convert.source import Settings, without_prefix
-from ..convert.sovits import sovits_config
-from ..convert.sovits_tensors import Widths, is_unused, sovits_tensors
-from ..convert.tensors import Expected, Tensor, axes, gather
+from ..convert.sovits import is_unused, sovits_config
+from ..convert.tensors import Tensor, expected_tensors, gather
+from ..decoding.decoder import DecodeRequest
+from ..decoding.generation import generate
+from ..decoding.sampling import NoiseStream
+from ..decoding.state import prefill
 from ..encoders.mlx import MLXCharacterEncoder, MLXSpeechEncoder
-from ..generation import Request, generate
-from ..layers.weights import Weights
-from ..models.sovits import SoVITS, SoVITSConfig
-from ..models.t2s import T2SConfig, TextToSemantic
+from ..models.model import Model
+from ..models.sovits import SoVITS
+from ..models.t2s import TextToSemantic
 from ..runtime import backend
-from ..sampling import NoiseStream, Sampling
+from ..settings import Sampling
 from ..text import TextFrontend
 from ..voice import APPENDED_SILENCE
+from ..weights import model_of, prepare_to_speak
 from .golden import DATA, load_manifest, load_outputs, load_texts, placeholder_vocabulary, state
 from .report import Clock, Row
 
+M = TypeVar("M", bound=Model)
 SOURCE = Path("golden weights")
 LIMITS = {"cpu": 1e-4, "metal": 1e-3, "cuda": 1e-2}
 """On float32 numbers of magnitude 1 to 10. GPUs sum in another order; CUDA multiplies in TF32 besides."""
@@ -79,19 +83,20 @@ def verify_text() -> Iterator[Row]:
 
 def verify_gpt() -> Iterator[Row]:
     settings, arrays = golden_gpt("float32")
-    model = TextToSemantic(T2SConfig.from_dict(settings), _weights(arrays))
+    model = _model(TextToSemantic, settings, arrays)
     data, clock, stepping = load_outputs("gpt"), Clock(), Clock()
     phones, prompt = data["phones"].astype(np.int32), data["prompt"].astype(np.int32).reshape(1, -1)
     bert = mx.array(data["bert"].astype(np.float32)).swapaxes(1, 2)
     with clock.running():
-        logits = np.array(model.prefill(mx.array(phones), bert, mx.array(prompt))[0])
+        logits = np.array(prefill(model, mx.array(phones), bert, mx.array(prompt))[0])
     difference = float(np.abs(logits - data["step0_logits"]).max())
     yield Row("GPT, first logits", device(), difference, LIMITS[backend()], "", clock.seconds)
     # the reference tests its limit after a token was added, with >: it allows one token more
     limit = int(data["early_stop_num"]) + 1 or Sampling.max_tokens
-    request = Request(phones[0].tolist(), prompt[0].tolist(), NoiseStream(0, 0), bert[0])
+    sampling = Sampling(top_k=1, max_tokens=limit)
+    request = DecodeRequest(phones[0].tolist(), prompt[0].tolist(), NoiseStream(0, 0), sampling, bert[0])
     with stepping.running():
-        made = generate(model, [request], Sampling(top_k=1, max_tokens=limit))[0].tokens
+        made = generate(model, [request])[0].tokens
     expected = data["tokens"][0, prompt.shape[1] :].tolist()
     wrong = sum(a != b for a, b in zip(made, expected, strict=False)) + abs(len(made) - len(expected))
     yield Row("GPT, greedy tokens", device(), wrong, 0, f"of {len(expected)} tokens", stepping.seconds)
@@ -99,7 +104,7 @@ def verify_gpt() -> Iterator[Row]:
 
 def verify_sovits() -> Iterator[Row]:
     settings, arrays = golden_sovits("float32")
-    model = SoVITS(SoVITSConfig.from_dict(settings), _weights(arrays))
+    model = _model(SoVITS, settings, arrays)
     data, clock = load_outputs("sovits"), Clock()
     with clock.running():
         samples = mx.array(data["ref0_pcm32k"].astype(np.float32) / 32768)
@@ -139,17 +144,14 @@ def golden_gpt(dtype: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     tensors, config = _tensors("gpt_v2")
     tensors = without_prefix(tensors, "model.")
     settings = gpt_config(tensors, Settings(config, SOURCE), SOURCE)
-    features = axes(tensors, "bert_proj.weight", 2, SOURCE)[1]
-    shapes = gpt_tensors(settings, axes(tensors, "h.layers.0.linear1.weight", 2, SOURCE)[0], features)
-    return settings, gather(tensors, Expected(shapes), SOURCE, dtype)
+    return settings, gather(tensors, expected_tensors(TextToSemantic, settings, tensors, SOURCE), SOURCE, dtype)
 
 
 def golden_sovits(dtype: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Configuration and tensors of the golden v2 SoVITS, as conversion to "float32" or "float16" makes them."""
     tensors, config = _tensors("sovits_v2")
-    settings = {"version": "v2", "symbols": "v2", **sovits_config("v2", Settings(config, SOURCE))}
-    shapes = sovits_tensors(settings["model"], Widths.of(tensors, SOURCE))
-    return settings, gather(tensors, Expected(shapes, is_unused), SOURCE, dtype)
+    settings = sovits_config("v2", Settings(config, SOURCE), tensors)
+    return settings, gather(tensors, expected_tensors(SoVITS, settings, tensors, SOURCE, is_unused), SOURCE, dtype)
 
 
 def write_encoder(name: str, folder: Path) -> Path:
@@ -172,8 +174,10 @@ def _tensors(model: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return {name: Array(values) for name, values in state(manifest, SEEDS[model])}, manifest["config"]
 
 
-def _weights(arrays: dict[str, np.ndarray]) -> Weights:
-    return Weights({name: mx.array(values) for name, values in arrays.items()}, str(SOURCE), mx.float32)
+def _model(kind: type[M], config: dict[str, Any], arrays: dict[str, np.ndarray]) -> M:
+    model = model_of(kind, config, {name: mx.array(values) for name, values in arrays.items()}, str(SOURCE))
+    prepare_to_speak(model, mx.float32)
+    return model
 
 
 def excess(made: np.ndarray, stored: np.ndarray) -> float:

@@ -12,9 +12,19 @@ from torch import nn
 
 from ...encoders.buckets import FIRST_STRIDE, HOP, LOUDEST_GAIN, ROW_FRAMES, AudioBucket, audio_inputs
 from ...errors import WeightsError
-from ...models.cnhubert import NAMES, CNHubertConfig
-from .layers import ChannelNorm, Pointwise, Tensors, TransformerLayer, parameter
+from ...models.cnhubert import CNHubertConfig
+from .layers import ChannelNorm, LayerNames, Pointwise, Tensors, TransformerLayer, parameter
 
+NAMES = LayerNames(
+    query="attention.q_proj",
+    key="attention.k_proj",
+    value="attention.v_proj",
+    attention_out="attention.out_proj",
+    attention_norm="layer_norm",
+    feed_forward_in="feed_forward.intermediate_dense",
+    feed_forward_out="feed_forward.output_dense",
+    feed_forward_norm="final_layer_norm",
+)
 KERNELS, STRIDES = [10, 3, 3, 3, 3, 2, 2], [5, 2, 2, 2, 2, 2, 2]
 """The only build whose frames lie as `encoders.buckets` cuts the rows."""
 NORM_EPS = 1e-5

@@ -17,11 +17,14 @@ from ...encoders.buckets import AUDIO_BUCKETS, TEXT_BUCKETS, AudioBucket, TextBu
 from ...encoders.coreml import embeddings_beside
 from ...errors import WeightsError
 from ...files import file_sha256, written_whole
-from ..cnhubert import cnhubert_tensors, convert_cnhubert
+from ...models.cnhubert import CNHubert
+from ...models.model import Model
+from ...models.roberta import Roberta
+from ..cnhubert import convert_cnhubert
 from ..output import Conversion
-from ..roberta import convert_roberta, roberta_tensors
+from ..roberta import convert_roberta
 from ..source import read_converted
-from ..tensors import Expected, gather
+from ..tensors import expected_tensors, gather
 from .cnhubert import CNHubertNetwork
 from .package import build_package
 from .roberta import RobertaNetwork, embedding_tables
@@ -61,7 +64,7 @@ def make_cnhubert(
 ) -> PackageConversion:
     """`convert_cnhubert_package` with a choice of lengths and of the precision."""
     _check_output(output)
-    with open_source(input, convert_cnhubert, cnhubert_tensors) as source:
+    with open_source(input, convert_cnhubert, CNHubert) as source:
         network = CNHubertNetwork(source.tensors, source.config)
         metadata = _metadata("cnhubert", source, buckets, precision)
         about = "CNHubert, the speech encoder of GPT-SoVITS: 16 kHz audio to features at 50 Hz"
@@ -78,7 +81,7 @@ def make_roberta(
 ) -> PackageConversion:
     """`convert_roberta_package` with a choice of lengths and of the precision."""
     _check_output(output)
-    with open_source(input, convert_roberta, roberta_tensors) as source:
+    with open_source(input, convert_roberta, Roberta) as source:
         longest = source.config["max_position_embeddings"]
         buckets = buckets or [TextBucket(n) for n in sorted({min(b.length, longest) for b in TEXT_BUCKETS})]
         network = RobertaNetwork(source.tensors, source.config)
@@ -97,9 +100,7 @@ def make_roberta(
 
 
 @contextmanager
-def open_source(
-    input: Path, convert: Callable[..., Conversion], shapes: Callable[[Mapping[str, Any]], dict[str, Any]]
-) -> Iterator[Source]:
+def open_source(input: Path, convert: Callable[..., Conversion], kind: type[Model]) -> Iterator[Source]:
     """Weights of a Hugging Face folder, which are converted first, or those that were converted before.
 
     Raises:
@@ -107,20 +108,16 @@ def open_source(
     """
     config = input.with_name(f"{input.stem}_config.json")
     if input.suffix == ".safetensors" and config.is_file():
-        yield _read(input, config, shapes)
+        yield _read(input, kind)
         return
     with tempfile.TemporaryDirectory() as work:
         made = convert(input, Path(work) / f"{convert.__name__.removeprefix('convert_')}.safetensors")
-        yield _read(made.weights, made.config_path, shapes)
+        yield _read(made.weights, kind)
 
 
-def _read(path: Path, config_path: Path, shapes: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Source:
+def _read(path: Path, kind: type[Model]) -> Source:
     tensors, config = read_converted(path)
-    try:
-        expected = Expected(shapes(config))
-    except (KeyError, TypeError) as error:
-        name = f"{type(error).__name__} at {error}"
-        raise WeightsError(f"{config_path} is damaged or of another model ({name}): convert it again") from None
+    expected = expected_tensors(kind, config, tensors, path)
     return Source(path, gather(tensors, expected, path, None), config, file_sha256(path))
 
 

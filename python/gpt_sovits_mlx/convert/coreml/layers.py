@@ -7,19 +7,32 @@ the channels (apple/ml-ane-transformers, "Deploying Transformers on the Apple Ne
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ...layers.encoder import LayerNames
-
 Tensors = Mapping[str, np.ndarray]
 SMALLEST_EPS = 1e-7
 """What stays above zero in float16; BERT's own 1e-12 would not."""
 SMALLEST_WEIGHT = 1e-20
 """Biases are divided by weights, which must not be zero."""
+
+
+@dataclass(frozen=True)
+class LayerNames:
+    """What a file calls the parts of a layer, as dotted paths."""
+
+    query: str
+    key: str
+    value: str
+    attention_out: str
+    attention_norm: str
+    feed_forward_in: str
+    feed_forward_out: str
+    feed_forward_norm: str
 
 
 def parameter(array: np.ndarray, *shape: int) -> nn.Parameter:

@@ -10,10 +10,20 @@ import torch
 from torch import nn
 
 from ...encoders.buckets import TextBucket, text_inputs
-from ...models.roberta import NAMES, RobertaConfig
-from .layers import ChannelNorm, Tensors, TransformerLayer
+from ...models.roberta import RobertaConfig
+from .layers import ChannelNorm, LayerNames, Tensors, TransformerLayer
 
 EMBEDDINGS = "bert.embeddings"
+NAMES = LayerNames(
+    query="attention.self.query",
+    key="attention.self.key",
+    value="attention.self.value",
+    attention_out="attention.output.dense",
+    attention_norm="attention.output.LayerNorm",
+    feed_forward_in="intermediate.dense",
+    feed_forward_out="output.dense",
+    feed_forward_norm="output.LayerNorm",
+)
 
 
 class RobertaNetwork(nn.Module):

@@ -1,33 +1,40 @@
-"""Normalising flow between the prior's latent and the generator's, run backwards at inference."""
+"""Normalising flow between the prior's latent and the generator's (VITS; Kim et al. 2021), run backwards here."""
 
 from __future__ import annotations
 
 import mlx.core as mx
+import mlx.nn as nn
 
 from ...layers.activation import sigmoid, tanh
 from ...layers.convolution import Conv1d
-from ...layers.linear import Linear
-from ...layers.weights import Scope
+from ...layers.linear import PointwiseConv1d
+
+COUPLINGS, WAVENET_LAYERS, WAVENET_KERNEL = 4, 4, 5
+"""Fixed in the reference."""
 
 
-class WaveNet:
+class WaveNet(nn.Module):
     """Gated convolutions with residual and skip paths, conditioned on the style (`WN` in VITS and WaveGlow)."""
 
-    def __init__(self, scope: Scope):
-        layers = range(scope.count("in_layers.{}.weight"))
-        self.convolutions = [Conv1d(scope / "in_layers" / i) for i in layers]
-        self.residual_skip = [Linear(scope / "res_skip_layers" / i) for i in layers]
-        self.condition = Linear(scope / "cond_layer")
+    def __init__(self, channels: int, style_channels: int):
+        super().__init__()
+        layers = range(WAVENET_LAYERS)
+        self.in_layers = [Conv1d(channels, 2 * channels, WAVENET_KERNEL) for _ in layers]
+        # the last layer has no residual path
+        self.res_skip_layers = [
+            PointwiseConv1d(channels, channels if layer == layers[-1] else 2 * channels) for layer in layers
+        ]
+        self.cond_layer = PointwiseConv1d(style_channels, 2 * channels * WAVENET_LAYERS)
 
     def __call__(self, x: mx.array, style: mx.array, mask: mx.array | None) -> mx.array:
-        """(B, T, hidden), style (B, 1, gin) → (B, T, hidden)."""
-        conditions = mx.split(self.condition(style), len(self.convolutions), axis=-1)
+        """(B, T, channels), style (B, 1, gin) → (B, T, channels)."""
+        conditions = mx.split(self.cond_layer(style), len(self.in_layers), axis=-1)
         width = x.shape[-1]
         skip: mx.array | None = None
-        for conv, out, condition in zip(self.convolutions, self.residual_skip, conditions, strict=True):
-            value, gate = mx.split(conv(x, mask) + condition, 2, axis=-1)
+        for convolution, out, condition in zip(self.in_layers, self.res_skip_layers, conditions, strict=True):
+            value, gate = mx.split(convolution(x, mask) + condition, 2, axis=-1)
             y = out(tanh(value) * sigmoid(gate))
-            if y.shape[-1] > width:  # all layers but the last
+            if y.shape[-1] > width:
                 x = x + y[..., :width]
                 y = y[..., width:]
             skip = y if skip is None else skip + y
@@ -35,41 +42,49 @@ class WaveNet:
         return skip
 
 
-class Coupling:
+class Coupling(nn.Module):
     """Additive (mean-only) coupling layer: one half of the channels shifts the other."""
 
-    def __init__(self, scope: Scope):
-        self.pre, self.wavenet, self.post = (
-            Linear(scope / "pre"),
-            WaveNet(scope / "enc"),
-            Linear(scope / "post"),
-        )
+    def __init__(self, latent_channels: int, channels: int, style_channels: int):
+        super().__init__()
+        self.pre = PointwiseConv1d(latent_channels // 2, channels)
+        self.enc = WaveNet(channels, style_channels)
+        self.post = PointwiseConv1d(channels, latent_channels // 2)
 
     def inverse(self, x: mx.array, style: mx.array, mask: mx.array | None) -> mx.array:
+        """(B, T, latent) → the same."""
         kept, shifted = mx.split(x, 2, axis=-1)
-        mean = self.post(self.wavenet(self.pre(kept), style, mask))
+        mean = self.post(self.enc(self.pre(kept), style, mask))
         return mx.concatenate([kept, shifted - mean], axis=-1)
 
 
-class Flow:
-    """Coupling layers with the channels flipped between them; the flips own the odd numbers in the file."""
+class Flip(nn.Module):
+    """The channels in reverse order; it has no parameters, and the odd numbers in files."""
 
-    def __init__(self, scope: Scope):
-        count = 0
-        while f"flows.{2 * count}.pre.weight" in scope:
-            count += 1
-        self.couplings = [Coupling(scope / "flows" / (2 * i)) for i in range(count)]
+    def inverse(self, x: mx.array, style: mx.array, mask: mx.array | None) -> mx.array:
+        return x[..., ::-1]
+
+
+class Flow(nn.Module):
+    """Coupling layers, each with a flip behind it."""
+
+    def __init__(self, latent_channels: int, channels: int, style_channels: int):
+        super().__init__()
+        self.flows: list[Coupling | Flip] = []
+        for _ in range(COUPLINGS):
+            self.flows += [Coupling(latent_channels, channels, style_channels), Flip()]
 
     @property
     def reach(self) -> int:
         """Frames on either side that a frame depends on."""
-        return sum(conv.reach for coupling in self.couplings for conv in coupling.wavenet.convolutions)
+        couplings = [flow for flow in self.flows if isinstance(flow, Coupling)]
+        return sum(convolution.reach for coupling in couplings for convolution in coupling.enc.in_layers)
 
     def inverse(self, z: mx.array, style: mx.array, mask: mx.array | None = None) -> mx.array:
         """Latent of the prior (B, T, inter), style (B, 1, gin) → latent of the generator (B, T, inter).
 
         `mask` (B, T, 1) is 0 where a row has ended.
         """
-        for coupling in reversed(self.couplings):
-            z = coupling.inverse(z[..., ::-1], style, mask)
+        for flow in reversed(self.flows):
+            z = flow.inverse(z, style, mask)
         return z

@@ -3,32 +3,52 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 
-from ...choices import choices
 from ...errors import WeightsError
-from ...layers.fusion import padded_length
-from ...layers.weights import Weights, open_model
+from ...layers.convolution import Conv1d, ConvTranspose1d
+from ...layers.derived import Derived, Source
+from ...tuning import forms
+from ..model import Model, Shape, size_of
 from .flow import Flow
 from .generator import Generator
-from .generator_host import HostGenerator
-from .quantizer import SemanticQuantizer
+from .generator_numpy import NumpyGenerator
+from .quantizer import EuclideanCodebook
 from .style_encoder import StyleEncoder
 from .text_encoder import TextEncoder
 
 NOISE_SCALE = 0.5
 """Deviation of the latent's noise in the reference's decoder."""
-WINDOW = 480
+WINDOW_FRAMES = 480
 """Frames whose samples are made at once, 9.6 s: a longer sentence takes no more memory."""
+CODEBOOK = "quantizer.vq.layers.0._codebook.embed"
+TENSOR_SIZES = {
+    "phonemes": ("enc_p.text_embedding.weight", 0),
+    "codes": (CODEBOOK, 0),
+    "ssl_channels": (CODEBOOK, 1),
+    "style_bins": ("ref_enc.spectral.0.fc.weight", 1),
+    "style_channels": ("ref_enc.spectral.0.fc.weight", 0),
+}
+"""Sizes that official configurations do not state, and the tensors and axes that have them."""
 
 
 @dataclass(frozen=True)
 class SoVITSConfig:
-    """What the tensors' shapes do not tell, under the names of the official checkpoint's config."""
+    """Sizes and rates, under the names of the official checkpoint's config where it has them.
+
+    Attributes:
+        version: "v1" or "v2".
+        symbols: of which version's phonemes its inputs are ids.
+        sampling_rate, filter_length, hop_length, win_length: of the spectrogram of references, in Hz and samples.
+        phonemes: number of phoneme ids.
+        codes, ssl_channels: entries of the codebook, and their width.
+        style_bins, style_channels: of the spectrogram that the style encoder sees, and its width.
+        others: see `TextEncoder`, `Flow` and `Generator`.
+    """
 
     version: str
     symbols: str
@@ -36,31 +56,51 @@ class SoVITSConfig:
     filter_length: int
     hop_length: int
     win_length: int
+    inter_channels: int
+    hidden_channels: int
+    filter_channels: int
     n_heads: int
-    upsample_rates: tuple[int, ...]
-    upsample_kernel_sizes: tuple[int, ...]
+    n_layers: int
+    kernel_size: int
+    resblock_kernel_sizes: tuple[int, ...]
     resblock_dilation_sizes: tuple[tuple[int, ...], ...]
+    upsample_rates: tuple[int, ...]
+    upsample_initial_channel: int
+    upsample_kernel_sizes: tuple[int, ...]
+    gin_channels: int
+    phonemes: int
+    codes: int
+    ssl_channels: int
+    style_bins: int
+    style_channels: int
 
     @classmethod
-    def from_dict(cls, config: dict) -> SoVITSConfig:
-        """Raises `WeightsError` for a missing key or a version that is not supported."""
+    def from_dict(cls, config: Mapping[str, Any], shapes: Mapping[str, Shape]) -> SoVITSConfig:
+        """See `Model.of_config`; what the checkpoint's configuration does not state comes from `shapes`.
+
+        Raises:
+            WeightsError: a key or a tensor is missing, or the version is not supported.
+        """
         try:
             data, model = config["data"], config["model"]
             if config["version"] not in ("v1", "v2"):
                 raise WeightsError(f"SoVITS {config['version']} is not supported: v1 and v2 are")
             if str(model.get("resblock", "1")) != "1":
                 raise WeightsError(f"SoVITS residual block {model['resblock']} is not supported: 1 is")
+            spectrum = ("sampling_rate", "filter_length", "hop_length", "win_length")
+            numbers = ("inter_channels", "hidden_channels", "filter_channels", "n_heads", "n_layers", "kernel_size")
+            found: dict[str, Any] = {
+                name: model[name] if name in model else size_of(shapes, *at) for name, at in TENSOR_SIZES.items()
+            }
+            lists = ("resblock_kernel_sizes", "upsample_rates", "upsample_kernel_sizes")
             return cls(
                 version=config["version"],
                 symbols=config["symbols"],
-                sampling_rate=data["sampling_rate"],
-                filter_length=data["filter_length"],
-                hop_length=data["hop_length"],
-                win_length=data["win_length"],
-                n_heads=model["n_heads"],
-                upsample_rates=tuple(model["upsample_rates"]),
-                upsample_kernel_sizes=tuple(model["upsample_kernel_sizes"]),
+                **{name: data[name] for name in spectrum},
+                **{name: model[name] for name in (*numbers, "upsample_initial_channel", "gin_channels")},
+                **{name: tuple(model[name]) for name in lists},
                 resblock_dilation_sizes=tuple(tuple(d) for d in model["resblock_dilation_sizes"]),
+                **found,
             )
         except KeyError as missing:
             raise WeightsError(f"sovits_config.json lacks {missing}: convert the checkpoint again") from None
@@ -71,36 +111,68 @@ class SoVITSConfig:
         return math.prod(self.upsample_rates)
 
 
-class SoVITS:
-    """Weights and arithmetic; nothing of a request is kept."""
+class SoVITS(Model, Derived[NumpyGenerator]):
+    """Weights and arithmetic; nothing of a request is kept.
 
-    def __init__(self, config: SoVITSConfig, weights: Weights):
-        self.config = config
-        root = weights.scope()
-        self.quantizer = SemanticQuantizer(root)
-        self.style_encoder = StyleEncoder(root / "ref_enc")
-        self.text_encoder = TextEncoder(root / "enc_p", config.n_heads)
-        self.flow = Flow(root / "flow")
-        self.generator = Generator(
-            root / "dec", config.upsample_rates, config.upsample_kernel_sizes, config.resblock_dilation_sizes
+    Its parts have the reference's names: the quantizer, the style encoder `ref_enc`, the prior's text encoder `enc_p`,
+    the flow and the generator `dec`.
+    """
+
+    NAME = "SoVITS"
+    RENAMED = ((CODEBOOK, "quantizer.embed"),)
+    SHARES_SOURCES = True
+
+    def __init__(self, config: SoVITSConfig):
+        super().__init__()
+        self.config = c = config
+        self.ssl_proj = Conv1d(c.ssl_channels, c.ssl_channels, 2, stride=2, padding=0)
+        self.quantizer = EuclideanCodebook(c.codes, c.ssl_channels)
+        self.ref_enc = StyleEncoder(c.style_bins, c.style_channels, c.gin_channels)
+        self.enc_p = TextEncoder(
+            phonemes=c.phonemes,
+            feature_channels=c.ssl_channels,
+            latent_channels=c.inter_channels,
+            channels=c.hidden_channels,
+            inner=c.filter_channels,
+            heads=c.n_heads,
+            layers=c.n_layers,
+            kernel_size=c.kernel_size,
+            style_channels=c.gin_channels,
         )
-        weights.finish()
-        self._to_audio = HostGenerator(self.generator) if choices().host else self.generator
-        self.pads = choices().padded
+        self.flow = Flow(c.inter_channels, c.hidden_channels, c.gin_channels)
+        self.dec = Generator(
+            in_channels=c.inter_channels,
+            channels=c.upsample_initial_channel,
+            style_channels=c.gin_channels,
+            rates=c.upsample_rates,
+            kernel_sizes=c.upsample_kernel_sizes,
+            block_kernel_sizes=c.resblock_kernel_sizes,
+            dilations=c.resblock_dilation_sizes,
+        )
+        self._generates_in_numpy = forms().numpy_generator
+        self.pads = forms().padded
 
     @classmethod
-    def load(cls, path: Path, dtype: mx.Dtype | None = None) -> SoVITS:
-        """The model of a converted file; see `open_model`."""
-        config, weights = open_model(path, dtype)
-        return cls(SoVITSConfig.from_dict(config), weights)
+    def of_config(cls, config: Mapping[str, Any], shapes: Mapping[str, Shape]) -> SoVITS:
+        return cls(SoVITSConfig.from_dict(config, shapes))
+
+    def sources(self) -> Sequence[Source]:
+        """A generator in numpy holds views of the parameters."""
+        if not self._generates_in_numpy:
+            return []
+        layers = [layer for layer in self.dec.modules() if isinstance(layer, Conv1d | ConvTranspose1d)]
+        return [(layer, name) for layer in layers for name in ("weight", "bias")]
+
+    def derive(self) -> NumpyGenerator:
+        return NumpyGenerator(self.dec)
 
     def tokens(self, features: mx.array) -> mx.array:
-        """HuBERT features (1, T, ssl) at 50 Hz → semantic tokens (1, T // 2) at 25 Hz."""
-        return self.quantizer.encode(features)
+        """HuBERT features (B, T, ssl) at 50 Hz → semantic tokens (B, T // 2) at 25 Hz."""
+        return self.quantizer.encode(self.ssl_proj(features.astype(self.quantizer.embed.dtype)))
 
     def style(self, spectrograms: Sequence[mx.array]) -> mx.array:
         """Magnitude spectrograms (1, T, bins) of one or more references → their mean style (1, 1, gin)."""
-        styles = [self.style_encoder(s) for s in spectrograms]
+        styles = [self.ref_enc(s) for s in spectrograms]
         return sum(styles[1:], styles[0]) / len(styles)
 
     def decode(
@@ -168,7 +240,7 @@ class SoVITS:
     ) -> mx.array:
         features = self.quantizer.decode(tokens)
         style = style.astype(features.dtype)
-        mean, log_deviation = self.text_encoder(features, phones, style, speed, steady, mask, phone_mask)
+        mean, log_deviation = self.enc_p(features, phones, style, speed, steady, mask, phone_mask)
         return mean + noise.astype(mean.dtype) * mx.exp(log_deviation) * NOISE_SCALE
 
     def vocode(self, z: mx.array, style: mx.array, lengths: Sequence[int] | None = None) -> mx.array:
@@ -179,7 +251,7 @@ class SoVITS:
         style, frames = style.astype(z.dtype), z.shape[1]
         x, mask = self._masked(z, lengths)
         x = self.flow.inverse(x, style, mask)[:, :frames]
-        step = -(-frames // -(-frames // WINDOW))
+        step = -(-frames // -(-frames // WINDOW_FRAMES))
         parts = []
         for first in range(0, frames, step):
             parts.append(self._generated(x, style, lengths, first, min(first + step, frames)))
@@ -191,11 +263,12 @@ class SoVITS:
         self, x: mx.array, style: mx.array, lengths: Sequence[int] | None, first: int, last: int
     ) -> mx.array:
         """The samples of the frames from `first` to `last`, made of those that they depend on."""
-        low, high = max(0, first - self.generator.reach), min(x.shape[1], last + self.generator.reach)
+        low, high = max(0, first - self.dec.reach), min(x.shape[1], last + self.dec.reach)
         within = lengths and [min(max(n - low, 0), high - low) for n in lengths]
         piece, mask = self._masked(x[:, low:high], within)
         hop = self.config.samples_per_frame
-        return self._to_audio(piece, style, mask)[:, (first - low) * hop : (last - low) * hop].astype(mx.float32)
+        generate = self.derived() if self._generates_in_numpy else self.dec
+        return generate(piece, style, mask)[:, (first - low) * hop : (last - low) * hop].astype(mx.float32)
 
     def _masked(self, x: mx.array, lengths: Sequence[int] | None) -> tuple[mx.array, mx.array | None]:
         """As `_padded` where there is anything to pad or to mask, else `x` as it is."""
@@ -207,13 +280,13 @@ class SoVITS:
         room = padded_length(time) if self.pads else time
         padding = [(0, 0), (0, room - time), *[(0, 0)] * (x.ndim - 2)]
         ends = mx.array([[n] for n in lengths or [time] * x.shape[0]])
-        mask = (mx.arange(room) < ends).astype(self.quantizer.codebook.dtype)
+        mask = (mx.arange(room) < ends).astype(self.quantizer.embed.dtype)
         return mx.pad(x, padding), mask[..., None]
 
     @property
     def reach(self) -> int:
         """Frames of the latent on either side that a frame's samples depend on."""
-        return self.flow.reach + self.generator.reach
+        return self.flow.reach + self.dec.reach
 
     def latent_frames(self, tokens: int, speed: float = 1.0) -> int:
         """Frames of the latent for so many tokens."""
@@ -221,4 +294,14 @@ class SoVITS:
 
     @property
     def latent_width(self) -> int:
-        return self.text_encoder.out.out_features // 2
+        return self.config.inter_channels
+
+
+def padded_length(length: int) -> int:
+    """The next of four lengths an octave, at least 16 apart.
+
+    CUDA plans each convolution for each shape, which takes longer than computing it: padded and masked, sentences
+    share a few.
+    """
+    step = max(16, 1 << max(0, length.bit_length() - 3))
+    return -(-length // step) * step

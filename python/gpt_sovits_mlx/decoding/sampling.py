@@ -9,54 +9,62 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
-from .errors import GPTSoVITSError
+from ..settings import Sampling
 
 MIN_TOKENS = 11
 """The reference removes the end token from the first 11 steps: no utterance is shorter than 0.44 s."""
+LEAST_TEMPERATURE = 1e-5
+"""What a temperature of 0 means, as in the reference."""
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How tokens are drawn; the defaults are those of the reference's HTTP server.
+class BatchSampling:
+    """The settings of the rows of a batch: a number where all rows agree, else an array (B, 1).
 
     Attributes:
-        top_k: keep the k most likely tokens (those tied with the k-th too); 1 is greedy decoding.
-        top_p: nucleus: keep the most likely tokens whose probabilities sum to at most this; 1 keeps all.
-        temperature: divides the logits.
-        repetition_penalty: factor against every token that has occurred, the prompt's included; 1 is none.
-        max_tokens: upper limit of new tokens (25 a second).
+        top_k: of each row.
     """
 
-    top_k: int = 15
-    top_p: float = 1.0
-    temperature: float = 1.0
-    repetition_penalty: float = 1.35
-    max_tokens: int = 1500
+    top_k: tuple[int, ...]
+    top_p: float | mx.array
+    temperature: float | mx.array
+    repetition_penalty: float | mx.array
 
-    def __post_init__(self) -> None:
-        if self.top_k < 1:
-            raise GPTSoVITSError(f"top_k is {self.top_k}: it must be at least 1 (1 is greedy decoding)")
-        if not 0 < self.top_p <= 1:
-            raise GPTSoVITSError(f"top_p is {self.top_p}: it must be above 0 and at most 1")
-        if self.temperature < 0 or self.repetition_penalty <= 0:
-            raise GPTSoVITSError(
-                f"temperature {self.temperature} and repetition_penalty {self.repetition_penalty}:"
-                " the first must not be negative, the second must be above 0"
-            )
-        if self.max_tokens < 1:
-            raise GPTSoVITSError(f"max_tokens is {self.max_tokens}: it must be at least 1")
+    @classmethod
+    def of(cls, rows: Sequence[Sampling]) -> BatchSampling:
+        def common(values: Sequence[float]) -> float | mx.array:
+            return float(values[0]) if len(set(values)) == 1 else mx.array(list(values), mx.float32)[:, None]
+
+        return cls(
+            top_k=tuple(row.top_k for row in rows),
+            top_p=common([1.0 if row.top_k == 1 else row.top_p for row in rows]),
+            temperature=common([max(row.temperature, LEAST_TEMPERATURE) for row in rows]),
+            repetition_penalty=common([row.repetition_penalty for row in rows]),
+        )
+
+    @property
+    def greedy(self) -> tuple[bool, ...]:
+        """Whether each row takes its likeliest token, and needs no noise."""
+        return tuple(top_k == 1 for top_k in self.top_k)
 
 
-def penalise(logits: mx.array, seen: mx.array, penalty: float) -> mx.array:
+def penalise(logits: mx.array, seen: mx.array, penalty: float | mx.array) -> mx.array:
     """Repetition penalty (Keskar et al. 2019): each token of `seen` (B, vocab) once, however often it occurred."""
-    if penalty == 1:
+    if isinstance(penalty, float) and penalty == 1:
         return logits
     return mx.where(seen, mx.where(logits < 0, logits * penalty, logits / penalty), logits)
 
 
-def nucleus(logits: mx.array, top_p: float) -> mx.array:
-    """Top-p filter (Holtzman et al. 2020) as the reference has it: the token that crosses the threshold goes too."""
-    if top_p >= 1:
+def nucleus(logits: mx.array, top_p: float | mx.array) -> mx.array:
+    """Top-p filter (Holtzman et al. 2020) as the reference has it: the token that crosses the threshold goes too.
+
+    Args:
+        logits: (B, vocab).
+        top_p: for all rows, or (B, 1); 1 keeps all.
+    """
+    if isinstance(top_p, mx.array):
+        top_p = mx.where(top_p < 1, top_p, mx.inf)
+    elif top_p >= 1:
         return logits
     order = mx.argsort(-logits, axis=-1)
     probabilities = mx.softmax(mx.take_along_axis(logits, order, axis=-1), axis=-1)
@@ -66,24 +74,31 @@ def nucleus(logits: mx.array, top_p: float) -> mx.array:
     return mx.where(remove, -mx.inf, logits)
 
 
-def keep_top(logits: mx.array, top_k: int) -> mx.array:
-    """Top-k filter; tokens tied with the k-th stay."""
-    if top_k >= logits.shape[-1]:
+def keep_top(logits: mx.array, top_k: Sequence[int]) -> mx.array:
+    """Top-k filter of rows (B, vocab), each with a k of its own; tokens tied with the k-th stay."""
+    kept = [min(k, logits.shape[-1]) for k in top_k]
+    most = max(kept)
+    if min(kept) == logits.shape[-1]:
         return logits
-    pivot = mx.min(mx.topk(logits, top_k, axis=-1), axis=-1, keepdims=True)
+    largest = mx.topk(logits, most, axis=-1)
+    if min(kept) == most:
+        pivot = mx.min(largest, axis=-1, keepdims=True)
+    else:
+        pivot = mx.take_along_axis(mx.sort(largest, axis=-1), mx.array([most - k for k in kept])[:, None], axis=-1)
     return mx.where(logits < pivot, -mx.inf, logits)
 
 
 def sample(
-    logits: mx.array, seen: mx.array, noise: mx.array | None, steps: Sequence[int], sampling: Sampling
+    logits: mx.array, seen: mx.array, noise: mx.array | None, steps: Sequence[int], settings: BatchSampling
 ) -> tuple[mx.array, mx.array]:
     """Draw the next token of each row.
 
     Args:
         logits: (B, vocab), the last column being the end token.
         seen: (B, vocab) bool, the tokens that have occurred, prompt included.
-        noise: (B, vocab) exponential(1) variates, or `None` for greedy decoding.
+        noise: (B, vocab) exponential(1) variates, of which greedy rows use none; `None` where all are greedy.
         steps: number of tokens that each row has drawn before this one.
+        settings: of the rows.
 
     Returns:
         Tokens (B,) int32, and whether each row ends here (B,) bool, in which case its token is not part of
@@ -93,14 +108,15 @@ def sample(
     if min(steps) < MIN_TOKENS:
         barred = mx.array([-mx.inf if step < MIN_TOKENS else mx.inf for step in steps])
         logits = mx.concatenate([logits[:, :end], mx.minimum(logits[:, end:], barred[:, None])], axis=-1)
-    logits = penalise(logits, seen, sampling.repetition_penalty)
-    likeliest = mx.argmax(logits, axis=-1)
-    if sampling.top_k == 1 or noise is None:
-        tokens = likeliest
-    else:
-        filtered = nucleus(logits, sampling.top_p) / max(sampling.temperature, 1e-5)
-        probabilities = mx.softmax(keep_top(filtered, sampling.top_k), axis=-1)
+    logits = penalise(logits, seen, settings.repetition_penalty)
+    tokens = likeliest = mx.argmax(logits, axis=-1)
+    if not all(settings.greedy):
+        assert noise is not None
+        filtered = nucleus(logits, settings.top_p) / settings.temperature
+        probabilities = mx.softmax(keep_top(filtered, settings.top_k), axis=-1)
         tokens = mx.argmax(probabilities / noise, axis=-1)
+        if any(settings.greedy):
+            tokens = mx.where(mx.array(settings.greedy), likeliest, tokens)
     return tokens.astype(mx.int32), (likeliest == end) | (tokens == end)
 
 

@@ -1,4 +1,4 @@
-"""Work in numpy on every core of a CPU."""
+"""Work in numpy on every core of a CPU, shared out among threads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST = 8
 _lock = threading.Lock()
 
 
-class Cores:
+class Threads:
     """The caller's thread and others, `count` in all, which share work out, each with a BLAS of one thread.
 
     threadpoolctl knows OpenBLAS, MKL and BLIS; Apple's Accelerate looks after its own threads.
@@ -55,14 +55,14 @@ class Cores:
 
 
 @contextmanager
-def all_cores() -> Iterator[Cores]:
+def all_threads() -> Iterator[Threads]:
     """As many threads as BLAS would take (`OPENBLAS_NUM_THREADS` says how many), up to `MOST`, for one caller at a
     time."""
     with _lock:
         blas = _libraries().select(user_api="blas")
         count = min(max((library["num_threads"] for library in blas.info()), default=os.cpu_count() or 1), MOST)
         with blas.limit(limits=1):
-            yield Cores(_others(count - 1), count)
+            yield Threads(_others(count - 1), count)
 
 
 @lru_cache(maxsize=1)

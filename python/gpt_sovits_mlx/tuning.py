@@ -18,12 +18,12 @@ from .runtime import backend, user_cache_dir
 
 
 @dataclass(frozen=True)
-class Choices:
+class Forms:
     """Formulations that give the same numbers but for rounding.
 
     Attributes:
         convolution: MLX's own convolutions, or chains of matrix products over their taps.
-        host: whether the vocoder's generator runs in numpy on the CPU's cores; then the next two do not matter.
+        numpy_generator: whether the vocoder's generator runs in numpy on a CPU; then the next two do not matter.
         transposed: MLX's own transposed convolutions, whose last bits CUDA makes differ from one time to the next, or a
             matrix product for each phase.
         fused: whether the vocoder's residual blocks are compiled (`mx.compile`).
@@ -31,7 +31,7 @@ class Choices:
     """
 
     convolution: str
-    host: bool
+    numpy_generator: bool
     transposed: str
     fused: bool
     padded: bool
@@ -39,30 +39,30 @@ class Choices:
 
 KNOWN: dict[str, tuple[Any, Any]] = {
     "convolution": ("native", "taps"),
-    "host": (False, True),
+    "numpy_generator": (False, True),
     "transposed": ("native", "phases"),
     "fused": (False, True),
     "padded": (False, True),
 }
 """The values of each field."""
-_tried: list[Choices] = []
+_tried: list[Forms] = []
 
 
-def usual() -> Choices:
+def usual() -> Forms:
     """What was found fastest for the back end: on a CPU MLX has no fast path for dilated and transposed convolutions
     (about 1 GFLOP/s), and CUDA plans each convolution for each shape. There products are as fast as transposed
     convolutions, and a seed gives the same samples again. Metal is taken to have none of these traits."""
     cpu, cuda = backend() == "cpu", backend() == "cuda"
-    return Choices(
+    return Forms(
         convolution="taps" if cpu else "native",
-        host=cpu,
+        numpy_generator=cpu,
         transposed="phases" if cpu or cuda else "native",
         fused=cuda,
         padded=cuda,
     )
 
 
-def choices() -> Choices:
+def forms() -> Forms:
     """What models that are loaded now are to use.
 
     Raises:
@@ -72,7 +72,7 @@ def choices() -> Choices:
 
 
 @contextmanager
-def trying(these: Choices) -> Iterator[None]:
+def trying(these: Forms) -> Iterator[None]:
     """Models that are loaded inside use these."""
     _tried.append(these)
     try:
@@ -81,7 +81,7 @@ def trying(these: Choices) -> Iterator[None]:
         _tried.pop()
 
 
-def remember(these: Choices) -> Path:
+def remember(these: Forms) -> Path:
     """Keep these for this machine and this version of MLX; the file is returned."""
     file = path()
     known = _read(file)
@@ -111,18 +111,23 @@ def _mlx_version() -> str:
 
 
 @cache
-def _remembered(file: Path, which: str) -> Choices:
+def _remembered(file: Path, which: str) -> Forms:
     stated = _read(file).get(which)
     if stated is None:
         return usual()
     try:
-        # `host` came later: until it is measured it has its usual value
-        made = Choices(**{"host": usual().host, **stated})
+        made = Forms(**_of_today(stated))
     except TypeError:
         raise _damaged(file) from None
     if any(getattr(made, field.name) not in KNOWN[field.name] for field in fields(made)):
         raise _damaged(file)
     return made
+
+
+def _of_today(stated: dict[str, Any]) -> dict[str, Any]:
+    """What an earlier version remembered: `numpy_generator` came later, and was called `host` first."""
+    renamed = {"numpy_generator" if name == "host" else name: value for name, value in stated.items()}
+    return {"numpy_generator": usual().numpy_generator, **renamed}
 
 
 def _read(file: Path) -> dict[str, Any]:

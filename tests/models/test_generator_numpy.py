@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
-from gpt_sovits_mlx.choices import Choices, trying
-from gpt_sovits_mlx.convert.sovits_tensors import generator_tensors
-from gpt_sovits_mlx.cores import all_cores
-from gpt_sovits_mlx.layers.weights import Weights
-from gpt_sovits_mlx.models.sovits import generator_host
+from gpt_sovits_mlx.layers.derived import derive_all
+from gpt_sovits_mlx.models.model import parameters_of
+from gpt_sovits_mlx.models.sovits import generator_numpy
 from gpt_sovits_mlx.models.sovits.generator import Generator
-from gpt_sovits_mlx.models.sovits.generator_host import HostGenerator
+from gpt_sovits_mlx.models.sovits.generator_numpy import NumpyGenerator
+from gpt_sovits_mlx.threads import all_threads
+from gpt_sovits_mlx.tuning import Forms, trying
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 INTER, STYLE = 5, 3
@@ -31,30 +31,22 @@ CASES = {
 
 def generator(channels: int, rates: list[int], kernels: list[int], resblocks: dict[int, tuple[int, ...]]) -> Generator:
     """With made-up weights."""
-    model = {
-        "upsample_initial_channel": channels,
-        "inter_channels": INTER,
-        "gin_channels": STYLE,
-        "upsample_kernel_sizes": kernels,
-        "resblock_kernel_sizes": list(resblocks),
-        "resblock_dilation_sizes": list(resblocks.values()),
-    }
+    made = Generator(INTER, channels, STYLE, rates, kernels, list(resblocks), list(resblocks.values()))
     random = np.random.default_rng(channels)
-    tensors = {
-        name: mx.array((random.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32))
-        for name, shape in generator_tensors(model).items()
+    weights = {
+        name: mx.array((random.standard_normal(p.shape) / np.sqrt(np.prod(p.shape[1:]))).astype(np.float32))
+        for name, p in parameters_of(made).items()
     }
-    weights = Weights(tensors, "made up")
-    made = Generator(weights.scope("dec."), rates, kernels, list(resblocks.values()))
-    weights.finish()
+    made.load_weights(list(weights.items()))
+    derive_all(made, keep_sources=False)
     return made
 
 
 @pytest.fixture(scope="module", params=CASES)
-def both(request) -> tuple[Generator, HostGenerator]:
-    with trying(Choices("taps", host=True, transposed="phases", fused=False, padded=False)):
+def both(request) -> tuple[Generator, NumpyGenerator]:
+    with trying(Forms("taps", numpy_generator=True, transposed="phases", fused=False, padded=False)):
         of_mlx = generator(*CASES[request.param])
-    return of_mlx, HostGenerator(of_mlx)
+    return of_mlx, NumpyGenerator(of_mlx)
 
 
 @pytest.fixture(autouse=True)
@@ -76,26 +68,26 @@ def nothing_undefined(monkeypatch):
 def stretch(request, monkeypatch):
     """Frames of a stretch."""
     if request.param:
-        monkeypatch.setattr(generator_host, "STRETCH", 1)
-        monkeypatch.setattr(generator_host, "SHORTEST", request.param)
+        monkeypatch.setattr(generator_numpy, "STRETCH_BYTES", 1)
+        monkeypatch.setattr(generator_numpy, "SHORTEST_STRETCH", request.param)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 33])
 def test_samples_equal_those_of_mlx(both, stretch, frames):
-    of_mlx, of_host = both
+    of_mlx, in_numpy = both
     z, style = mx.random.normal((2, frames, INTER), key=mx.random.key(frames)), mx.random.normal((2, 1, STYLE))
-    expected, found = np.array(of_mlx(z, style)), np.array(of_host(z, style))
-    assert found.dtype == np.float32 and found.shape == (2, frames * np.prod([u.stride for u in of_mlx.upsamplings]))
+    expected, found = np.array(of_mlx(z, style)), np.array(in_numpy(z, style))
+    assert found.dtype == np.float32 and found.shape == (2, frames * of_mlx.rate)
     assert np.abs(expected).max() > 0.1
     assert np.abs(found - expected[:, : found.shape[1]]).max() < 1e-5
 
 
 def test_rows_end_where_the_mask_says(both):
-    of_mlx, of_host = both
+    of_mlx, in_numpy = both
     z, style = mx.random.normal((3, 20, INTER), key=mx.random.key(1)), mx.random.normal((1, 1, STYLE))
     lengths = mx.array([[20], [7], [1]])
     mask = (mx.arange(20) < lengths).astype(mx.float32)[..., None]
-    expected, found = np.array(of_mlx(z, style, mask)), np.array(of_host(z, style, mask.astype(mx.bfloat16)))
+    expected, found = np.array(of_mlx(z, style, mask)), np.array(in_numpy(z, style, mask.astype(mx.bfloat16)))
     rate = found.shape[1] // 20
     for row, length in enumerate((20, 7, 1)):
         assert np.abs(found[row] - expected[row, : found.shape[1]])[: length * rate].max() < 1e-5
@@ -103,15 +95,15 @@ def test_rows_end_where_the_mask_says(both):
 
 
 def test_weights_are_held_once(both):
-    of_mlx, of_host = both
-    pairs = [(host.convolution, mlx) for host, mlx in zip(of_host.upsamplings, of_mlx.upsamplings, strict=True)]
-    pairs.append((of_host.conv_out, of_mlx.conv_out))
-    for blocks, of_mlx_blocks in zip(of_host.stages, of_mlx.stages, strict=True):
+    of_mlx, in_numpy = both
+    pairs = [(in_numpy.conv_post, of_mlx.conv_post.taps)]
+    for (upsampling, blocks), (up, of_mlx_blocks) in zip(in_numpy.stages, of_mlx.stages, strict=True):
+        pairs.append((upsampling.convolution, up.phases[0]))
         for block, of_mlx_block in zip(blocks, of_mlx_blocks, strict=True):
-            for host, mlx in zip(block.pairs, of_mlx_block.pairs, strict=True):
-                pairs += [(host.dilated, mlx.dilated), (host.plain, mlx.plain)]
-    for host, mlx in pairs:
-        assert np.shares_memory(host.weight, np.array(mlx.weight, copy=False))
+            for pair, of_mlx_pair in zip(block.pairs, of_mlx_block.pairs, strict=True):
+                pairs += [(pair.dilated, of_mlx_pair.dilated.taps), (pair.plain, of_mlx_pair.plain.taps)]
+    for convolution, taps in pairs:
+        assert np.shares_memory(convolution.weight, np.array(taps, copy=False))
 
 
 def test_blas_gets_its_threads_back():
@@ -125,9 +117,9 @@ def test_blas_gets_its_threads_back():
         assert set(threads()) <= {1}
 
     def caller() -> None:
-        with all_cores() as cores:
+        with all_threads() as threads_:
             together.append(inside.acquire(blocking=False))
-            cores.share(work, 10, 3)
+            threads_.share(work, 10, 3)
             inside.release()
 
     def fail(first: int, last: int) -> None:
@@ -140,8 +132,8 @@ def test_blas_gets_its_threads_back():
         thread.join()
     assert sorted(seen) == sorted([(0, 3), (3, 6), (6, 10)] * 4) and all(together)
     assert threads() == before
-    with pytest.raises(ZeroDivisionError), all_cores() as cores:
-        cores.share(fail, 10, 3)
+    with pytest.raises(ZeroDivisionError), all_threads() as threads_:
+        threads_.share(fail, 10, 3)
     assert threads() == before
 
 
@@ -149,12 +141,12 @@ def test_blas_gets_its_threads_back():
 def test_a_fork_has_threads_of_its_own():
     """Even of a process that is at work, which takes a lock."""
     made: list[int] = []
-    with all_cores() as cores:
-        cores.share(lambda first, _: made.append(first), 2, 2)
+    with all_threads() as threads_:
+        threads_.share(lambda first, _: made.append(first), 2, 2)
         child = os.fork()
         if not child:
             signal.alarm(20)
-            with all_cores() as cores:
-                cores.share(lambda first, _: made.append(first), 2, 2)
+            with all_threads() as threads_:
+                threads_.share(lambda first, _: made.append(first), 2, 2)
             os._exit(len(made))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 4
