@@ -185,8 +185,6 @@ def measured(sides: OwnProcess | TwoCheckouts, options: argparse.Namespace) -> F
         for stage in options.stages:
             run_stage(stage, sides, options, findings)
             release()
-    if isinstance(sides, TwoCheckouts):
-        findings.resident_at_end = sides.resident()
     return findings
 
 

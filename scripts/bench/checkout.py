@@ -89,10 +89,6 @@ class Checkout:
     def read(self) -> Memory:
         return Memory(*self._ask("read"))
 
-    def release(self) -> None:
-        """Drop what the last stage loaded."""
-        self._ask("release")
-
     def _ask(self, command: str, *given: object) -> Any:
         with self._named():
             return self._worker.ask(command, *given)
@@ -110,7 +106,8 @@ class TwoCheckouts:
     """This checkout and another, on the same voice and the same random input.
 
     Each side has a copy of the voice, since what a version remembers of a reference lies there and another may not know
-    it. It is made in a process before the one that is measured, which would keep the memory that this took.
+    it. It is made in a process before those that are measured, which would keep the memory that this took; and each
+    stage has new processes, since they keep what the largest work before took.
 
     Args:
         other: folder of the other one.
@@ -121,63 +118,50 @@ class TwoCheckouts:
     Attributes:
         other: name of the other one's folder.
         versions: of both.
-        meters: of both processes' memory.
-        label: what is computed in.
+        label: what the last stage is computed in.
+        meters: of the memory of both processes of the last stage.
 
     Raises:
         BenchmarkError: as `Checkout`.
     """
 
     def __init__(self, other: Path, voice: str | None, model_dir: Path, work: Path):
-        self._homes = work / "ours", work / "theirs"
-        self._model_dir = model_dir
-        self._voices = self._prepared(other, voice)
-        self.ours = Checkout(ROOT, self._homes[0])
-        try:
-            self.theirs = Checkout(other, self._homes[1])
-        except BaseException:
-            self.ours.close()
-            raise
-        self.other = self.theirs.root.name
-        self.versions = {"this checkout": self.ours.version, self.other: self.theirs.version}
-        self.meters = (self.ours, self.theirs)
-        self.label = ""
+        self.other = check_checkout(other).name
+        self._roots, self._homes, self._model_dir = (ROOT, other), (work / "ours", work / "theirs"), model_dir
+        self.label, self._precision = "", PREPARED_IN
+        self.meters: tuple[Checkout, ...] = ()
+        self._voices, versions = self._prepared(voice)
+        self.versions = dict(zip(("this checkout", self.other), versions, strict=True))
 
     def close(self) -> None:
         """End both processes."""
-        self.ours.close()
-        self.theirs.close()
+        for side in self.meters:
+            side.close()
+        self.meters = ()
 
     def use(self, precision: str) -> None:
         """Compute in this type from now on."""
-        ours, theirs = self._voices
-        self.label, _ = self.ours.use(ours, self._model_dir, precision)
-        self.theirs.use(theirs, self._model_dir, precision)
-
-    def _prepared(self, other: Path, voice: str | None) -> tuple[str | None, str | None]:
-        """Enrol the voice's reference on both sides: the voices that they are to use."""
-        check_checkout(other)
-        ours = theirs = None
-        with closing(Checkout(ROOT, self._homes[0])) as checkout:
-            _, folder = checkout.use(voice, self._model_dir, PREPARED_IN)
-            if voice is not None:
-                ours, theirs = (str(copied_voice(Path(folder), home / "voices")) for home in self._homes)
-                checkout.use(ours, self._model_dir, PREPARED_IN)
-            checkout.prepare()
-        with closing(Checkout(other, self._homes[1])) as checkout:
-            checkout.use(theirs, self._model_dir, PREPARED_IN)
-            checkout.prepare()
-        return ours, theirs
+        self._precision = precision
 
     def cases(self, stage: str) -> tuple[list[Case], list[Skipped]]:
-        """The cases that both sides have, and those that only one has.
+        """The cases that both sides have, loaded in new processes, and those that only one has.
 
         Raises:
             Absent: a side has nothing to measure.
         """
-        ours, theirs = self.ours.cases(stage), self.theirs.cases(stage)
-        lone = dict.fromkeys(ours.keys() - theirs.keys(), self.theirs)
-        lone |= dict.fromkeys(theirs.keys() - ours.keys(), self.ours)
+        self.close()
+        labels = []
+        for root, home, voice in zip(self._roots, self._homes, self._voices, strict=True):
+            side = Checkout(root, home)
+            self.meters += (side,)
+            labels.append(side.use(voice, self._model_dir, self._precision)[0])
+        self.label = labels[0]
+        return self._matched(stage, *self.meters)
+
+    def _matched(self, stage: str, our_side: Checkout, their_side: Checkout) -> tuple[list[Case], list[Skipped]]:
+        ours, theirs = our_side.cases(stage), their_side.cases(stage)
+        lone = dict.fromkeys(ours.keys() - theirs.keys(), their_side)
+        lone |= dict.fromkeys(theirs.keys() - ours.keys(), our_side)
         shared = [
             Case(
                 stage,
@@ -194,11 +178,20 @@ class TwoCheckouts:
         ]
         return shared, [Skipped(f"{stage}, {name}", f"{lone[name].root} has no such case") for name in sorted(lone)]
 
-    def resident(self) -> tuple[int | None, int | None]:
-        """Bytes of both processes, with nothing loaded but the code: what they hold on to."""
-        for side in self.meters:
-            side.release()
-        return self.ours.read().resident, self.theirs.read().resident
+    def _prepared(self, voice: str | None) -> tuple[list[str | None], list[str]]:
+        """Enrol the voice's reference on both sides: the voices that they are to use, and their versions."""
+        voices: list[str | None] = [voice, voice]
+        versions = []
+        for place, (root, home) in enumerate(zip(self._roots, self._homes, strict=True)):
+            with closing(Checkout(root, home)) as side:
+                if place == 0 and voice is not None:
+                    _, folder = side.use(voice, self._model_dir, PREPARED_IN)
+                    # of both: a shipped voice may be another one there
+                    voices = [str(copied_voice(Path(folder), home / "voices")) for home in self._homes]
+                side.use(voices[place], self._model_dir, PREPARED_IN)
+                side.prepare()
+                versions.append(side.version)
+        return voices, versions
 
 
 def check_checkout(root: Path) -> Path:

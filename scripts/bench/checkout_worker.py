@@ -6,7 +6,8 @@ The checkout may be older than this file (from 96a9f6f on) or newer. All that is
 - `scripts.bench.errors`: `BenchmarkError`, `Absent`,
 - `scripts.bench.workbench.Workbench`: `of_voice(name or folder, model folder, precision, work folder)`,
   `of_random(precision, work folder)`, `label` and `folder.path`,
-- `scripts.bench.stages.STAGES`: functions by name, called with a workbench and `None`, which yield cases,
+- `scripts.bench.stages.STAGES`: functions by name, called with a workbench and `None`, which yield cases; "end_to_end"
+  loads the voice,
 - of a case: `name`, `ours` (runs it and returns seconds), `tokens`, `audio` (`None`, or a function), `length`,
 
 so a change of these needs a word here about both forms.
@@ -75,7 +76,8 @@ class CheckoutWorker:
 
     def make(self, stage: str) -> list[tuple[str, int, int, bool]]:
         """Load a stage, in place of the one before: name, tokens, length of its cases, and whether they make audio."""
-        self.release()
+        self.cases.clear()
+        release()
         if stage not in self.stages.STAGES:
             raise Absent("it has no such stage")
         with self.reported():
@@ -99,11 +101,6 @@ class CheckoutWorker:
         """Of the meter: its `Memory`, as a plain pair."""
         peak, resident = self.memory.read()
         return peak, resident
-
-    def release(self) -> None:
-        """Drop all cases and what they loaded."""
-        self.cases.clear()
-        release()
 
     def bench(self) -> Any:
         """A new workbench, so that a stage's random input does not depend on the stages before."""

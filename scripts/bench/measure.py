@@ -119,14 +119,12 @@ class Findings:
 
     Attributes:
         other: the name of the other side, "" where we are alone.
-        resident_at_end: bytes of our process and the other side's behind all stages, where that is another checkout.
     """
 
     other: str = ""
     measurements: list[Measurement] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     operations: list[dict[str, Any]] = field(default_factory=list)
-    resident_at_end: tuple[int | None, int | None] | None = None
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -134,7 +132,6 @@ class Findings:
             "measurements": [found.as_json() for found in self.measurements],
             "skipped": [vars(skipped) for skipped in self.skipped],
             "operations": self.operations,
-            "resident_at_end": self.resident_at_end,
         }
 
     def above(self, limit: float) -> list[str]:

@@ -18,7 +18,7 @@ START = f"import sys; sys.path[0] = {str(ROOT)!r}; from scripts.bench.%s import 
 """`multiprocessing` would import the main script instead, and MLX with it."""
 SETTLED_BY_PACKAGE = ("OPENBLAS_THREAD_TIMEOUT", "MLX_ENABLE_TF32", "MLX_CUDA_CONV_CACHE_SIZE")
 """What importing gpt_sovits_mlx sets in this process: the reference is to have none of it, and another checkout of
-gpt_sovits_mlx its own."""
+gpt_sovits_mlx its own (and so not the user's either, which cannot be told from them here)."""
 
 
 class WorkerProcess:

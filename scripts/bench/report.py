@@ -97,7 +97,7 @@ def print_findings(console: Console, findings: Findings) -> None:
 
 
 def print_notes(console: Console, findings: Findings) -> None:
-    """What was left out, where both sides did other work, and how large the processes are at the end."""
+    """What was left out, and where both sides did other work."""
     for skipped in findings.skipped:
         console.print(f"{skipped.stage} was not measured: {skipped.reason}", highlight=False)
     for found in findings.measurements:
@@ -107,11 +107,6 @@ def print_notes(console: Console, findings: Findings) -> None:
                 f" {found.their_audio:.2f} s, so their times are not of the same work",
                 highlight=False,
             )
-    if findings.resident_at_end and all(findings.resident_at_end):
-        console.print(
-            f"resident at the end, ours, {findings.other}'s, ratio: {_sizes(*findings.resident_at_end)}",
-            highlight=False,
-        )
 
 
 def print_limit(console: Console, findings: Findings, limit: float) -> None:

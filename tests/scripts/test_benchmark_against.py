@@ -163,9 +163,8 @@ def test_this_checkout_against_itself(home, tmp_path, capsys):
         # the same code takes the same memory; MLX's peak has a few bytes more or less
         assert one["peak_memory"] > 0 and one["peak_memory_ratio"] == pytest.approx(1, abs=0.1)
         assert one["resident"] > 0 and one["resident_ratio"] == pytest.approx(1, abs=0.2)
-    assert found["skipped"] == [] and found["other"] == ROOT.name and min(found["resident_at_end"]) > 0
-    printed = capsys.readouterr().out
-    assert f"ours / {ROOT.name}" in printed and "resident at the end" in printed
+    assert found["skipped"] == [] and found["other"] == ROOT.name
+    assert f"ours / {ROOT.name}" in capsys.readouterr().out
 
 
 def test_the_checkouts_take_turns_on_the_same_input(compare, tmp_path):
@@ -186,7 +185,7 @@ def test_the_checkouts_take_turns_on_the_same_input(compare, tmp_path):
     assert {voice.parts[-3:] for voice in voices} == {("ours", "voices", "demo"), ("theirs", "voices", "demo")}
     assert not any(voice.exists() for voice in voices)
     pids = {int(pid) for _, pid, *_ in runs}
-    assert len(pids) == 2 and os.getpid() not in pids
+    assert len(pids) == 2 and os.getpid() not in pids  # two for each stage
     assert_ended(pids)
     assert not list((tmp_path / "old").rglob("__pycache__"))
 
