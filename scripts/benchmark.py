@@ -1,20 +1,26 @@
-"""Measure how fast every stage is on this machine, and how fast the PyTorch reference is beside it.
+"""Measure how fast every stage is on this machine, and how fast the PyTorch reference or another version is beside it.
 
     python scripts/benchmark.py                                  # the demo voice
     python scripts/benchmark.py --random v2                      # weights of official size, made up: nothing to load
     python scripts/benchmark.py --random v2 --stages decode sovits --reference GPT-SoVITS
+    python scripts/benchmark.py --against ../last-release --limit 1.03
     python scripts/benchmark.py --voice me --json out.json --plot out.png --profile
 
-Times are medians; what is printed beside them is the lowest and the highest. Nothing else should run meanwhile. With
---reference the two sides take turns, each in a process of its own, with the same weights, input, number of tokens and
-type; that needs PyTorch, and what the checkout imports, in the same environment.
+Times are medians; what is printed beside them is the lowest and the highest. Nothing else should run meanwhile.
+
+With --reference or --against two sides take turns, each in a process of its own, with the same input, number of tokens
+and type: ours first, theirs first, ours first, … Every turn gives a ratio of our time to theirs, and their median is
+printed with the lowest and the highest. --reference takes the same weights and needs PyTorch, and what the checkout
+imports, in the same environment. --against takes a checkout of this project, 96a9f6f or later, and runs its own
+scripts/bench on the same voice (with --random, on weights that it makes up itself), in the forms of operations that are
+usual for the back end. One of the two can be given.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
+import math
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -27,23 +33,27 @@ import gpt_sovits_mlx  # noqa: F401  before anything imports mlx.core, so that O
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from rich.console import Console
+from scripts.bench.checkout import TwoCheckouts
 from scripts.bench.errors import Absent, BenchmarkError
-from scripts.bench.measure import Findings, Skipped, measure, release
+from scripts.bench.measure import Findings, Skipped, measure
+from scripts.bench.memory import release
+from scripts.bench.own_process import OwnProcess, own_process
 from scripts.bench.plot import draw, pyplot
 from scripts.bench.profile import Profile
 from scripts.bench.reference import Reference
-from scripts.bench.report import machine, print_findings, print_heading, time_text, versions
+from scripts.bench.report import machine, print_findings, print_heading, print_limit, progress, versions
 from scripts.bench.stages import STAGES
-from scripts.bench.workbench import RANDOM, Workbench
+from scripts.bench.workbench import RANDOM
 
 from gpt_sovits_mlx.errors import DependencyError, GPTSoVITSError
 from gpt_sovits_mlx.runtime import backend, model_home, require_mlx
-from gpt_sovits_mlx.tuning import forms, trying, usual
+from gpt_sovits_mlx.tuning import forms, usual
 
 REPEATS, QUICK = 7, 2
 SLOWEST = 8
 """Operations that `--profile` names of a stage."""
-HOME = "GPT_SOVITS_MLX_HOME"
+ABOVE_LIMIT = 3
+"""Exit status."""
 WIDTH = 200
 PRECISIONS = ("float32", "float16", "bfloat16")
 
@@ -52,18 +62,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; errors that a user can mend are printed as one line.
 
     Returns:
-        0, 1 after an error, 2 after a wrong usage (raised by argparse as SystemExit).
+        0, 1 after an error, 2 after a wrong usage (raised by argparse as SystemExit), 3 where something is above the
+        limit.
     """
     options = parser().parse_args(arguments)
     try:
         require_mlx()
-        check(options)
-        with closing(Reference(options.reference)) if options.reference else nullcontext() as reference:
-            run(options, reference)
+        check_options(options)
+        findings = run(options)
     except (GPTSoVITSError, BenchmarkError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return 0
+    return ABOVE_LIMIT if options.limit and findings.above(options.limit) else 0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -81,7 +91,18 @@ def parser() -> argparse.ArgumentParser:
     repeats.add_argument(
         "--quick", action="store_const", const=QUICK, dest="repeats", help=f"only {QUICK} runs of each"
     )
-    made.add_argument("--reference", type=Path, metavar="CHECKOUT", help="measure RVC-Boss/GPT-SoVITS beside it")
+    other = made.add_mutually_exclusive_group()
+    other.add_argument("--reference", type=Path, metavar="CHECKOUT", help="measure RVC-Boss/GPT-SoVITS beside it")
+    other.add_argument(
+        "--against", type=Path, metavar="CHECKOUT", help="measure another checkout of this project beside it, instead"
+    )
+    made.add_argument(
+        "--limit",
+        type=ratio,
+        metavar="RATIO",
+        help="with --against: name at last what takes more than RATIO times the other's time or memory, and exit with"
+        f" {ABOVE_LIMIT} where something does",
+    )
     made.add_argument("--profile", action="store_true", help="name the slowest operations of each stage, too")
     made.add_argument("--json", type=Path, metavar="FILE", help="write everything there, every single run included")
     made.add_argument("--plot", type=Path, metavar="FILE", help="draw time by stage and by length (with matplotlib)")
@@ -95,10 +116,21 @@ def positive(value: str) -> int:
     return number
 
 
-def check(options: argparse.Namespace) -> None:
-    """Raises `BenchmarkError` where this machine cannot do what they ask for."""
+def ratio(value: str) -> float:
+    number = float(value)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError("must be above 0")
+    return number
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """Raises `BenchmarkError` where this machine cannot do what they ask for, or they do not go together."""
     if backend() == "cpu" and options.dtype not in (None, ["float32"]):
         raise BenchmarkError("a CPU computes everything in float32: leave --dtype away")
+    if options.against and options.profile:
+        raise BenchmarkError("--profile looks into this process, where --against does no work: leave one of them away")
+    if options.limit and not options.against:
+        raise BenchmarkError("--limit is for ratios to another checkout: give --against, too, or leave it away")
     for path in (options.json, options.plot):
         if path and not path.resolve().parent.is_dir():
             raise BenchmarkError(f"there is no folder {path.parent} to write {path.name} in")
@@ -106,66 +138,68 @@ def check(options: argparse.Namespace) -> None:
         pyplot()
 
 
-def run(options: argparse.Namespace, reference: Reference | None) -> None:
+def run(options: argparse.Namespace) -> Findings:
     """Measure what the options ask for and report it."""
-    precisions = options.dtype or (["float32"] if backend() == "cpu" else ["float32", "float16"])
-    model_dir = options.model_dir or model_home()
-    facts: dict[str, Any] = {"machine": machine(), "versions": versions(reference)}
-    facts["versions"]["forms"] = "usual" if forms() == usual() else "tuned"
     # a file is no narrow window
-    console, findings = Console(width=None if sys.stdout.isatty() else WIDTH), Findings()
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
     name = RANDOM if options.random else options.voice
-    print_heading(console, name, options.repeats, facts)
-    with tempfile.TemporaryDirectory() as work, trying(forms()), home_at(work):
-        for precision in precisions:
-            if options.random:
-                bench = Workbench.of_random(precision, Path(work))
-            else:
-                bench = Workbench.of_voice(options.voice, model_dir, precision, Path(work))
-            for stage in options.stages:
-                run_stage(stage, bench, reference and reference.use(precision), options, findings)
-                release()
+    facts: dict[str, Any] = {"machine": machine()}
+    with tempfile.TemporaryDirectory() as work, opened_sides(options, Path(work)) as sides:
+        facts["versions"] = versions(sides.versions)
+        # another checkout knows nothing of what was tuned here, so neither side uses it
+        facts["versions"]["forms"] = "usual" if options.against or forms() == usual() else "tuned"
+        print_heading(console, name, options.repeats, facts)
+        findings = measured(sides, options)
     print_findings(console, findings)
+    if options.limit:
+        print_limit(console, findings, options.limit)
     if options.json:
         write_json(options.json, {**facts, "voice": name, "repeats": options.repeats, **findings.as_json()})
     if options.plot:
-        draw(
-            findings.measurements,
-            f"{name}: {facts['machine']['device'] or facts['machine']['processor']}",
-            options.plot,
-        )
-
-
-def run_stage(
-    stage: str, bench: Workbench, reference: Reference | None, options: argparse.Namespace, findings: Findings
-) -> None:
-    """Measure a stage, or note why the voice has none."""
-    try:
-        cases = STAGES[stage](bench, reference)
-        for found in measure(cases, bench.label, options.repeats):
-            print(f"{stage}, {found.case}, {bench.label}: {time_text(found.median)}", file=sys.stderr, flush=True)
-            findings.measurements.append(found)
-        if options.profile:
-            for case in STAGES[stage](bench, None):
-                if case.profiled:
-                    findings.operations += Profile().operations(case, SLOWEST)
-                    break
-    except (Absent, DependencyError) as reason:
-        findings.skipped.append(Skipped(stage, str(reason)))
+        title = f"{name}: {facts['machine']['device'] or facts['machine']['processor']}"
+        draw(findings.measurements, title, options.plot, findings.other)
+    return findings
 
 
 @contextmanager
-def home_at(folder: str) -> Iterator[None]:
-    """The references that are enrolled meanwhile leave nothing in the user's cache."""
-    before = os.environ.get(HOME)
-    os.environ[HOME] = folder
+def opened_sides(options: argparse.Namespace, work: Path) -> Iterator[OwnProcess | TwoCheckouts]:
+    """What works: this process alone or beside the reference, or two checkouts."""
+    voice = None if options.random else options.voice
+    model_dir = options.model_dir or model_home()
+    if options.against:
+        with closing(TwoCheckouts(options.against, voice, model_dir, work)) as checkouts:
+            yield checkouts
+    else:
+        with (
+            closing(Reference(options.reference)) if options.reference else nullcontext() as reference,
+            own_process(reference, voice, model_dir, work) as alone,
+        ):
+            yield alone
+
+
+def measured(sides: OwnProcess | TwoCheckouts, options: argparse.Namespace) -> Findings:
+    """What was found of all stages, in every type."""
+    findings = Findings(sides.other)
+    for precision in options.dtype or (["float32"] if backend() == "cpu" else ["float32", "float16"]):
+        sides.use(precision)
+        for stage in options.stages:
+            run_stage(stage, sides, options, findings)
+            release()
+    return findings
+
+
+def run_stage(stage: str, sides: OwnProcess | TwoCheckouts, options: argparse.Namespace, findings: Findings) -> None:
+    """Measure a stage, or note why it cannot be."""
     try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[HOME]
-        else:
-            os.environ[HOME] = before
+        cases, skipped = sides.cases(stage)
+        findings.skipped += skipped
+        for found in measure(cases, sides.label, options.repeats, sides.meters):
+            print(progress(found), file=sys.stderr, flush=True)
+            findings.measurements.append(found)
+        if options.profile and isinstance(sides, OwnProcess) and (case := sides.profiled(stage)):
+            findings.operations += Profile().operations(case, SLOWEST)
+    except (Absent, DependencyError) as reason:
+        findings.skipped.append(Skipped(stage, str(reason)))
 
 
 def write_json(path: Path, found: dict[str, Any]) -> None:

@@ -1,42 +1,33 @@
-"""Timing: a case, how it is measured, and what was found."""
+"""A case, how it is measured, and what was found."""
 
 from __future__ import annotations
 
-import gc
-import os
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
-Clock = Callable[[], float]
-"""Does a piece of work to its end and returns the seconds that it took."""
-WARMING = 3
-"""Runs before the first that counts: the reference's compiled graphs settle in the third. One where that is long."""
-LONG = 20.0
-"""Seconds after which a case gets no more runs than `FEWEST`."""
-FEWEST = 3
+from .memory import Meter, OwnMemory
+from .turns import Clock, take_turns, warm_up
 
 
 @dataclass(frozen=True)
 class Case:
-    """One piece of work.
+    """One piece of work. `checkout_worker` reads `name`, `ours`, `tokens`, `audio` and `length` of other checkouts'.
 
     Attributes:
         stage: one of `stages.STAGES`.
         name: what is done.
         ours: this package doing it.
-        theirs: the reference doing the same; `None` where it is not measured.
+        theirs: the other side (the reference, another checkout) doing the same; `None` where it is not measured.
         tokens: semantic tokens that it makes, for a rate.
         audio: tells, behind a run, the seconds of audio that it made, for a real-time factor.
         length: of a series of cases that differ in it, for the plot.
         profiled: whether `--profile` takes it for its stage.
+        their_audio: `audio` of the other side; `None` where it makes as much by all means.
     """
 
     stage: str
@@ -47,44 +38,66 @@ class Case:
     audio: Callable[[], float] | None = None
     length: int = 0
     profiled: bool = False
+    their_audio: Callable[[], float] | None = None
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured of a case; times in seconds, in the order of the runs, memory in bytes.
+    """What was measured of a case; times in seconds, in the order of the turns, memory in bytes.
 
     Attributes:
+        seconds: ours.
+        their_seconds: the other side's in the same turns; empty where there is none.
         peak_memory: MLX's peak during our runs, all loaded weights included.
         resident: of our whole process behind them; `None` where the system does not tell.
+        audio: seconds of audio that a run made.
+        their_peak_memory, their_resident, their_audio: the other side's, where it tells.
     """
 
     stage: str
     case: str
     precision: str
     seconds: list[float]
-    reference_seconds: list[float]
+    their_seconds: list[float]
     peak_memory: int
     resident: int | None
     tokens: int = 0
     audio: float = 0.0
     length: int = 0
+    their_peak_memory: int | None = None
+    their_resident: int | None = None
+    their_audio: float | None = None
 
     @property
     def median(self) -> float:
         return statistics.median(self.seconds)
 
     @property
-    def reference_median(self) -> float | None:
-        return statistics.median(self.reference_seconds) if self.reference_seconds else None
+    def their_median(self) -> float | None:
+        return statistics.median(self.their_seconds) if self.their_seconds else None
+
+    @property
+    def pair_ratios(self) -> list[float]:
+        """Our time by theirs, turn by turn; below 1 we are faster."""
+        return [ours / theirs for ours, theirs in zip(self.seconds, self.their_seconds, strict=False)]
 
     @property
     def ratio(self) -> float | None:
-        """Our time by the reference's; below 1 we are faster."""
-        return self.median / self.reference_median if self.reference_median else None
+        """The median of the pairs' ratios."""
+        return statistics.median(self.pair_ratios) if self.pair_ratios else None
+
+    @property
+    def peak_memory_ratio(self) -> float | None:
+        return size_ratio(self.peak_memory, self.their_peak_memory)
+
+    @property
+    def resident_ratio(self) -> float | None:
+        return size_ratio(self.resident, self.their_resident)
 
     def as_json(self) -> dict[str, Any]:
         found = {**vars(self), "median": self.median, "low": min(self.seconds), "high": max(self.seconds)}
-        found |= {"reference_median": self.reference_median, "ratio": self.ratio}
+        for derived in ("their_median", "pair_ratios", "ratio", "peak_memory_ratio", "resident_ratio"):
+            found[derived] = getattr(self, derived)
         if self.tokens:
             found["tokens_per_second"] = self.tokens / self.median
         if self.audio:
@@ -94,7 +107,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A stage that was not measured."""
+    """A stage, or a case of one, that was not measured."""
 
     stage: str
     reason: str
@@ -102,18 +115,39 @@ class Skipped:
 
 @dataclass
 class Findings:
-    """All that a run of the benchmark found."""
+    """All that a run of the benchmark found.
 
+    Attributes:
+        other: the name of the other side, "" where we are alone.
+    """
+
+    other: str = ""
     measurements: list[Measurement] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     operations: list[dict[str, Any]] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         return {
+            "other": self.other,
             "measurements": [found.as_json() for found in self.measurements],
-            "skipped": [vars(stage) for stage in self.skipped],
+            "skipped": [vars(skipped) for skipped in self.skipped],
             "operations": self.operations,
         }
+
+    def above(self, limit: float) -> list[str]:
+        """What takes more than `limit` times what the other side takes, in words."""
+        kinds = (("time", "ratio"), ("peak memory", "peak_memory_ratio"), ("resident", "resident_ratio"))
+        return [
+            f"{found.stage}, {found.case}, {found.precision}: {kind} {value:.3f}"
+            for found in self.measurements
+            for kind, name in kinds
+            if (value := getattr(found, name)) is not None and value > limit
+        ]
+
+
+def size_ratio(ours: int | None, theirs: int | None) -> float | None:
+    """Of two sizes; `None` where one is not known, or is nothing."""
+    return ours / theirs if ours is not None and theirs else None
 
 
 def timed(work: Callable[[], Any]) -> Clock:
@@ -127,37 +161,36 @@ def timed(work: Callable[[], Any]) -> Clock:
     return clock
 
 
-def measure(cases: Iterable[Case], precision: str, repeats: int) -> Iterator[Measurement]:
-    """Measure cases as they come: some runs to warm up, then `repeats`, the reference's between ours."""
+def measure(
+    cases: Iterable[Case], precision: str, repeats: int, meters: Sequence[Meter] = (OwnMemory(),)
+) -> Iterator[Measurement]:
+    """Measure cases as they come: some turns to warm up, then `repeats`, few where they are long.
+
+    Args:
+        cases: with or without another side.
+        precision: what the measurements are labelled with.
+        repeats: turns that count.
+        meters: of our process and, where it has one, of the other side's.
+    """
     for case in cases:
-        warming = 0.0
-        for _ in range(WARMING):
-            if warming < LONG:
-                warming += case.ours() + (case.theirs() if case.theirs else 0.0)
-        gc.collect()
-        mx.clear_cache()
-        mx.reset_peak_memory()
-        ours, theirs = [], []
-        while len(ours) < (min(repeats, FEWEST) if sum(ours) + sum(theirs) > LONG else repeats):
-            ours.append(case.ours())
-            if case.theirs:
-                theirs.append(case.theirs())
-        peak, audio = mx.get_peak_memory(), case.audio() if case.audio else 0.0
-        resident = resident_size()
+        sides = [case.ours, *([case.theirs] if case.theirs else [])]
+        warm_up(sides)
+        for meter in meters:
+            meter.reset()
+        seconds = take_turns(sides, repeats)
+        memory, *others = [meter.read() for meter in meters]
         yield Measurement(
-            case.stage, case.name, precision, ours, theirs, peak, resident, case.tokens, audio, case.length
+            case.stage,
+            case.name,
+            precision,
+            seconds[0],
+            seconds[1] if case.theirs else [],
+            memory.peak,
+            memory.resident,
+            case.tokens,
+            case.audio() if case.audio else 0.0,
+            case.length,
+            their_peak_memory=others[0].peak if others else None,
+            their_resident=others[0].resident if others else None,
+            their_audio=case.their_audio() if case.their_audio else None,
         )
-
-
-def release() -> None:
-    """Give back what the last stage held."""
-    gc.collect()
-    mx.clear_cache()
-
-
-def resident_size() -> int | None:
-    """Bytes of this process in memory; `None` where the system does not tell."""
-    if sys.platform.startswith("linux"):
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    found = subprocess.run(["ps", "-o", "rss=", "-p", str(os.getpid())], capture_output=True, text=True)
-    return 1024 * int(found.stdout) if found.stdout.strip().isdigit() else None

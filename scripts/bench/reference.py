@@ -5,11 +5,7 @@ In ours PyTorch's threads would slow MLX, and `gpt_sovits_mlx.runtime`'s setting
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
-from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +17,9 @@ from gpt_sovits_mlx.settings import Sampling
 from gpt_sovits_mlx.weights import read_config
 
 from .errors import BenchmarkError
-from .measure import Clock
+from .process import WorkerProcess
+from .turns import Clock
 
-ROOT = str(Path(__file__).resolve().parents[2])
-WORKER = f"import sys; sys.path[0] = {ROOT!r}; from scripts.bench.worker import main; main()"
-"""`multiprocessing` would import the main script instead, and MLX with it."""
-OURS = ("OPENBLAS_THREAD_TIMEOUT",)
-"""What `gpt_sovits_mlx.runtime` sets for MLX and NumPy or PyTorch would read, too."""
 DRAWING = ("top_k", "top_p", "temperature", "repetition_penalty")
 
 
@@ -43,31 +35,17 @@ class Reference:
     """
 
     def __init__(self, checkout: Path):
-        self._pipe, its = Pipe()
-        # a session of its own: an interrupt is for this process, and that one ends with it
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(its.fileno())],
-            pass_fds=[its.fileno()],
-            env={name: value for name, value in os.environ.items() if name not in OURS},
-            start_new_session=True,
-        )
-        its.close()
         drawing = {name: getattr(Sampling, name) for name in DRAWING}
-        try:
-            self.versions: dict[str, str] = self._ask("open", checkout, backend(), drawing)
-        except BaseException:
-            self.close()
-            raise
+        self._worker = WorkerProcess("reference_worker", "the reference", checkout, backend(), drawing)
+        self.versions: dict[str, str] = self._worker.opened
 
     def close(self) -> None:
         """End the process."""
-        self._process.kill()
-        self._process.wait()
-        self._pipe.close()
+        self._worker.close()
 
     def use(self, precision: str) -> Reference:
         """Compute in this type from now on. The models and clocks so far are dropped."""
-        self._ask("use", precision)
+        self._worker.ask("use", precision)
         return self
 
     def first_token(self, path: Path, given: DecodeRequest) -> Clock:
@@ -123,22 +101,8 @@ class Reference:
         return self._clock(work, path, config, *given)
 
     def _clock(self, work: str, *given: Any) -> Clock:
-        number = self._ask("make", work, *given)
-        return lambda: self._ask("run", number)
-
-    def _ask(self, command: str, *given: Any) -> Any:
-        """What `worker.Worker` answers to a command; an error that it answers is raised here."""
-        try:
-            self._pipe.send((command, given))
-            answer = self._pipe.recv()
-        except (EOFError, OSError):
-            status = self._process.wait()
-            raise BenchmarkError(
-                f"the reference's process ended (status {status}): what it printed may say why"
-            ) from None
-        if isinstance(answer, BenchmarkError):
-            raise answer
-        return answer
+        number = self._worker.ask("make", work, *given)
+        return lambda: self._worker.ask("run", number)
 
 
 def _plain(given: DecodeRequest) -> tuple[list[int], list[int], np.ndarray]:

@@ -18,8 +18,11 @@ from rich.table import Table
 from gpt_sovits_mlx import __version__
 from gpt_sovits_mlx.runtime import backend, blas_library
 
-from .measure import FEWEST, Findings, Measurement
-from .reference import Reference
+from .measure import Findings, Measurement, size_ratio
+from .turns import FEWEST
+
+SAME_AUDIO = 0.001
+"""The difference of lengths, by our length, up to which both sides did the same work."""
 
 
 def machine() -> dict[str, Any]:
@@ -35,8 +38,8 @@ def machine() -> dict[str, Any]:
     }
 
 
-def versions(reference: Reference | None) -> dict[str, str]:
-    """Of what computes."""
+def versions(others: dict[str, str]) -> dict[str, str]:
+    """Of what computes, with the other side's."""
     found = {
         "gpt-sovits-mlx": __version__,
         "python": platform.python_version(),
@@ -45,7 +48,7 @@ def versions(reference: Reference | None) -> dict[str, str]:
     found["numpy"] = importlib.metadata.version("numpy")
     if backend() == "cpu" and blas_library():
         found["blas"] = Path(blas_library()).name
-    return found | (reference.versions if reference else {})
+    return found | others
 
 
 def _processor() -> str:
@@ -68,25 +71,57 @@ def print_heading(console: Console, voice: str, repeats: int, facts: dict[str, A
 
 def print_findings(console: Console, findings: Findings) -> None:
     """A table of the measurements, what was left out, and the slowest operations."""
-    measured, compared = findings.measurements, any(m.reference_seconds for m in findings.measurements)
-    table = Table(box=None, pad_edge=False)
+    measured, other = findings.measurements, findings.other
+    compared = any(m.their_seconds for m in measured)
+    memory_compared = any(m.their_peak_memory is not None for m in measured)
     resident = any(m.resident for m in measured)
-    for column in ("stage", "case", "type", "median", "lowest to highest", "rate", "peak memory"):
-        table.add_column(column, justify="left" if column in ("stage", "case", "type") else "right")
-    for column in ["resident"] * resident + ["reference", "ours / reference"] * compared:
+    of_both = f", {other}'s, ratio" if memory_compared else ""
+    table = Table(box=None, pad_edge=False)
+    for column in ("stage", "case", "type"):
+        table.add_column(column)
+    columns = ["median", "lowest to highest", "rate", f"peak memory{of_both}"]
+    columns += [f"resident{of_both}"] * resident + [f"{other}", f"ours / {other}"] * compared
+    for column in columns:
         table.add_column(column, justify="right")
     for found in measured:
         row = [found.stage, found.case, found.precision, time_text(found.median)]
         row += [f"{time_text(min(found.seconds))} to {time_text(max(found.seconds))}", _rate(found)]
-        row.append(size_text(found.peak_memory))
-        row += [size_text(found.resident)] * resident
-        row += [time_text(found.reference_median), _ratio(found)] * compared
+        row.append(_sizes(found.peak_memory, found.their_peak_memory))
+        row += [_sizes(found.resident, found.their_resident)] * resident
+        row += [time_text(found.their_median), _ratio(found)] * compared
         table.add_row(*row)
     console.print(table)
-    for stage in findings.skipped:
-        console.print(f"{stage.stage} was not measured: {stage.reason}", highlight=False)
+    print_notes(console, findings)
     if findings.operations:
         print_operations(console, findings.operations)
+
+
+def print_notes(console: Console, findings: Findings) -> None:
+    """What was left out, and where both sides did other work."""
+    for skipped in findings.skipped:
+        console.print(f"{skipped.stage} was not measured: {skipped.reason}", highlight=False)
+    for found in findings.measurements:
+        if found.their_audio is not None and abs(found.their_audio - found.audio) > SAME_AUDIO * found.audio:
+            console.print(
+                f"{found.stage}, {found.case}: ours made {found.audio:.2f} s of audio and {findings.other}'s"
+                f" {found.their_audio:.2f} s, so their times are not of the same work",
+                highlight=False,
+            )
+
+
+def print_limit(console: Console, findings: Findings, limit: float) -> None:
+    """What is above the limit, a line each."""
+    above = findings.above(limit)
+    if above:
+        console.print(f"more than {limit:g} times {findings.other}'s:", highlight=False)
+    for line in above or [f"nothing takes more than {limit:g} times {findings.other}'s time or memory"]:
+        console.print(line, highlight=False)
+
+
+def progress(found: Measurement) -> str:
+    """A line about one measurement."""
+    line = f"{found.stage}, {found.case}, {found.precision}: {time_text(found.median)}"
+    return f"{line}, ratio {_ratio(found)}" if found.ratio else line
 
 
 def print_operations(console: Console, operations: Sequence[dict[str, Any]]) -> None:
@@ -119,6 +154,12 @@ def size_text(size: int | None) -> str:
     return "" if not size else f"{size / 1e6:,.1f} MB"
 
 
+def _sizes(ours: int | None, theirs: int | None) -> str:
+    """One size, or two and their ratio."""
+    ratio = size_ratio(ours, theirs)
+    return size_text(ours) if ratio is None else f"{size_text(ours)}, {size_text(theirs)}, {ratio:.3f}"
+
+
 def _rate(found: Measurement) -> str:
     if found.tokens:
         return f"{found.tokens / found.median:,.0f} tokens/s"
@@ -126,4 +167,6 @@ def _rate(found: Measurement) -> str:
 
 
 def _ratio(found: Measurement) -> str:
-    return f"{found.ratio:.2f} ({1 / found.ratio:.2g} × as fast)" if found.ratio else ""
+    """The median of the pairs' ratios, with the lowest and the highest."""
+    ratios = found.pair_ratios
+    return f"{found.ratio:.3f} ({min(ratios):.3f} to {max(ratios):.3f})" if ratios else ""

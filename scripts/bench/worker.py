@@ -1,4 +1,7 @@
-"""The process of the reference: it does what `reference.Reference` asks for over a pipe, and idles otherwise."""
+"""What a process beside the benchmark's does: it serves the commands of `process.WorkerProcess`, and idles otherwise.
+
+Only the standard library is imported here: what computes in the process is its own affair.
+"""
 
 from __future__ import annotations
 
@@ -12,58 +15,37 @@ from queue import SimpleQueue
 from typing import Any
 
 from .errors import BenchmarkError
-from .torch_reference import TorchReference
 
 SETTLING = 0.05
-"""Seconds until the threads of OpenMP sleep: they spin for some 10 ms behind their work, which would slow ours. With
-OMP_WAIT_POLICY=PASSIVE they would not, and the reference would take a quarter longer for a decode."""
+"""Seconds until the threads of OpenMP sleep: they spin for some 10 ms behind their work, which would slow the other
+side. With OMP_WAIT_POLICY=PASSIVE they would not, and the reference would take a quarter longer for a decode."""
 
 
-class Worker:
-    """The commands. A clock is made once and known by its number."""
+def serve(worker: object) -> None:
+    """Call the worker's methods as they are asked for over the pipe whose number is the first argument.
 
-    reference: TorchReference
-
-    def __init__(self) -> None:
-        self.clocks: list[Callable[[], float]] = []
-
-    def open(self, *given: Any) -> dict[str, str]:
-        """The first command: load the reference, and tell its versions."""
-        self.reference = TorchReference(*given)
-        return self.reference.versions
-
-    def use(self, precision: str) -> None:
-        """Compute in this type from now on. The models and clocks so far are dropped."""
-        self.clocks.clear()
-        self.reference.use(precision)
-
-    def make(self, work: str, *given: Any) -> int:
-        """The number of a new clock."""
-        self.clocks.append(getattr(self.reference, work)(*given))
-        return len(self.clocks) - 1
-
-    def run(self, number: int) -> float:
-        """Seconds that a clock's work took. The answer waits until this process is idle."""
-        seconds = self.clocks[number]()
-        time.sleep(SETTLING)
-        return seconds
-
-
-def main() -> None:
-    """Serve the pipe whose number is the argument."""
+    An answer is a pair: `None` and what the method returned, or the name of a class of `errors` and its message. Any
+    other exception ends the process.
+    """
     pipe, requests = Connection(int(sys.argv[1])), SimpleQueue[Any]()
-    threading.Thread(target=listen, args=(pipe, requests), daemon=True).start()
-    worker = Worker()
+    threading.Thread(target=_listen, args=(pipe, requests), daemon=True).start()
     while True:
         command, given = requests.get()
         try:
-            answer = getattr(worker, command)(*given)
+            answer = None, getattr(worker, command)(*given)
         except BenchmarkError as error:
-            answer = error
+            answer = type(error).__name__, str(error)
         pipe.send(answer)
 
 
-def listen(pipe: Connection, requests: SimpleQueue[Any]) -> None:
+def run_and_settle(clock: Callable[[], float]) -> float:
+    """Seconds that a clock's work took. This returns when the process is idle."""
+    seconds = clock()
+    time.sleep(SETTLING)
+    return seconds
+
+
+def _listen(pipe: Connection, requests: SimpleQueue[Any]) -> None:
     """Hand on what is asked for, and end the process, whatever it is doing, when the other one is gone."""
     try:
         while True:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def quantized_roberta(checkpoint: Callable[..., Path], folder: Path) -> Path:
     return path
 
 
-FILES: dict[str, tuple[type[Model], Make]] = {
+FILES: dict[str, tuple[Any, Make]] = {
     "GPT": (TextToSemantic, converted_gpt()),
     "GPT in float16": (TextToSemantic, converted_gpt(dtype="float16")),
     "GPT in 8 bits": (TextToSemantic, converted_gpt(Quantization(8))),
@@ -147,16 +147,21 @@ def text(model: TextToSemantic) -> tuple[mx.array, mx.array, mx.array]:
     return mx.array(phones), mx.array(bert), mx.array(random.integers(0, model.config.EOS, (2, 20)))
 
 
+def places(model: TextToSemantic) -> Sequence[tuple[nn.Module, str]]:
+    """Where adapters stand: the holder of a layer, and its name there."""
+    of_attention: list[tuple[nn.Module, str]] = [(layer.self_attn, "in_proj") for layer in model.h.layers]
+    return of_attention + [(layer, name) for layer in model.h.layers for name in ("linear1", "linear2")]
+
+
 def trained(path: Path) -> tuple[TextToSemantic, list[float]]:
     """A GPT with adapters on all layers, and its loss over ten steps."""
     model = load_model(TextToSemantic, path, mx.float32)
     phones, bert, tokens = text(model)
     model.freeze()
-    for layer in model.h.layers:
-        layer.self_attn.in_proj = LoRALinear(layer.self_attn.in_proj)
-        layer.linear1, layer.linear2 = LoRALinear(layer.linear1), LoRALinear(layer.linear2)
-        for adapter in (layer.self_attn.in_proj, layer.linear1, layer.linear2):
-            adapter.unfreeze(recurse=False)
+    for holder, name in places(model):
+        adapter = LoRALinear(getattr(holder, name))
+        setattr(holder, name, adapter)
+        adapter.unfreeze(recurse=False)
 
     def loss(model: TextToSemantic) -> mx.array:
         return nn.losses.cross_entropy(model(phones, bert, tokens[:, :-1]), tokens[:, 1:], reduction="mean")
@@ -206,9 +211,8 @@ def test_an_adapter_trains_and_every_form_of_the_decode_step_hears_its_merge(pat
     adapted = said(model)
     assert adapted.keys() == {"plain"}  # no other form knows adapters, and none takes what stands behind them
     before = said(load_model(TextToSemantic, path, mx.float32))
-    for layer in model.h.layers:
-        layer.self_attn.in_proj = layer.self_attn.in_proj.merged()
-        layer.linear1, layer.linear2 = layer.linear1.merged(), layer.linear2.merged()
+    for holder, name in places(model):
+        setattr(holder, name, getattr(holder, name).merged())
     merged = said(model)
     assert merged.keys() == before.keys() and len(merged) >= 3
     for form, logits in merged.items():

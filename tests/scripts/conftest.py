@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripts.bench import measure, stages
+from scripts.bench import stages, turns
 from scripts.benchmark import main
 
 from scripts import benchmark
@@ -33,7 +33,7 @@ def measured(home: Path) -> Callable[..., dict[str, Any]]:
             patch.setattr(stages, "LATE_TOKENS", 12)
             patch.setattr(stages, "BATCHES", (3,))
             patch.setattr(stages, "SENTENCES", (1, 3))
-            patch.setattr(measure, "WARMING", 1)
+            patch.setattr(turns, "WARMING", 1)
             patch.setattr(benchmark, "SLOWEST", 100)
             assert main([*given, *options]) == 0
         return json.loads(file.read_text(encoding="utf-8"))

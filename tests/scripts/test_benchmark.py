@@ -11,7 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
-from scripts.bench import measure, stages
+from scripts.bench import measure, stages, turns
 from scripts.bench.errors import BenchmarkError
 from scripts.bench.measure import Case, Measurement
 from scripts.bench.plot import draw
@@ -38,7 +38,7 @@ def test_every_stage_is_measured(found):
     for one in found["measurements"]:
         assert len(one["seconds"]) == 2 and min(one["seconds"]) > 0
         assert one["low"] <= one["median"] <= one["high"]
-        assert one["reference_seconds"] == [] and one["ratio"] is None
+        assert one["their_seconds"] == one["pair_ratios"] == [] and one["ratio"] is None
         assert one["precision"] == "float32" and one["resident"] > 0
     rates = {one["stage"]: one for one in found["measurements"] if one["audio"] or one["tokens"]}
     assert rates["decode"]["tokens_per_second"] > 0
@@ -66,16 +66,17 @@ def test_the_sides_take_turns_and_warming_up_does_not_count():
 
         return clock
 
-    (found,) = measure.measure([Case("x", "y", side("A"), side("B"))], "float32", 2)
-    warm = 2 * measure.WARMING
-    assert "".join(ran) == "AB" * (measure.WARMING + 2)
-    assert found.seconds == [warm + 1, warm + 3] and found.reference_seconds == [warm + 2, warm + 4]
-    assert found.ratio == (warm + 2) / (warm + 3) and found.resident
+    (found,) = measure.measure([Case("x", "y", side("A"), side("B"))], "float32", 3)
+    # three turns to warm up, and three that count; every second one the other way round
+    assert "".join(ran) == "ABBAAB" + "ABBAAB"
+    assert found.seconds == [7, 10, 11] and found.their_seconds == [8, 9, 12]
+    assert found.pair_ratios == [7 / 8, 10 / 9, 11 / 12] and found.ratio == 11 / 12
+    assert found.resident and found.their_resident is None
 
 
 def test_what_takes_long_runs_less_often():
-    (found,) = measure.measure([Case("x", "y", lambda: measure.LONG)], "float32", 7)
-    assert len(found.seconds) == measure.FEWEST
+    (found,) = measure.measure([Case("x", "y", lambda: turns.LONG)], "float32", 7)
+    assert len(found.seconds) == turns.FEWEST
 
 
 def test_no_decode_ends_before_its_number_of_tokens(home, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -94,8 +95,11 @@ def test_both_sides_are_measured_and_our_memory_is_ours(measured, checkout, capf
     found = measured("--reference", str(checkout), "--stages", "decode", "parts")
     assert {"torch", "torch threads"} <= found["versions"].keys()
     for one in found["measurements"]:
-        assert len(one["reference_seconds"]) == 2 and min(one["reference_seconds"]) > 0
-        assert one["ratio"] > 0 and one["resident"] > 0
+        assert len(one["their_seconds"]) == 2 and min(one["their_seconds"]) > 0
+        pairs = zip(one["seconds"], one["their_seconds"], strict=True)
+        assert one["pair_ratios"] == [ours / theirs for ours, theirs in pairs]
+        assert one["ratio"] == statistics.median(one["pair_ratios"]) and one["resident"] > 0
+        assert one["their_peak_memory"] is one["their_resident"] is None
     assert "ours / reference" in (printed := capfd.readouterr().out) and "talkative" not in printed
 
 
