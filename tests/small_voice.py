@@ -112,9 +112,8 @@ def make_voice(folder: Path, seed: int, encoders: Path) -> None:
 
 def write(path: Path, kind: type[Model], config: Mapping[str, Any], seed: int) -> None:
     """A model's random tensors: gains near 1, the rest small enough that signals neither vanish nor explode."""
-    random = np.random.default_rng(seed)
-    tensors = {}
-    for name, shape in shapes_of(kind, config).items():
+    random, tensors = np.random.default_rng(seed), {}
+    for name, shape in sorted(shapes_of(kind, config).items()):
         fan_in = int(np.prod(shape[1:])) if len(shape) > 1 else 0
         gain = len(shape) == 1 and name.endswith(("weight", "gamma", "alpha"))
         scale = 0.1 if gain or not fan_in else 1.2 / np.sqrt(fan_in)

@@ -76,6 +76,49 @@ def test_imports_point_downwards(part, path):
             assert rank(other) >= rank(part) >= 0, f"{part} imports {other}"
 
 
+def module_of(path: Path) -> str:
+    """Dotted name below the package; a package's own `__init__` has that of its folder."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def graph() -> dict[str, set[str]]:
+    """Which modules of the package each of them imports, wherever in the file, the package's own left out."""
+    paths = {module_of(path): path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"}
+    edges: dict[str, set[str]] = {}
+    for name, path in paths.items():
+        dotted = {".".join(found[1:]) for found in imports(path) if found[0] == "gpt_sovits_mlx"}
+        # what is imported is a module, or a name in one
+        targets = {found if found in paths else found.rpartition(".")[0] for found in dotted}
+        edges[name] = {target for target in targets if target in paths and target != name}
+    return edges
+
+
+def circles(edges: dict[str, set[str]]) -> list[list[str]]:
+    """A path along each circle of imports."""
+    found, done = [], set[str]()
+
+    def follow(name: str, path: list[str]) -> None:
+        if name in path:
+            found.append([*path[path.index(name) :], name])
+        elif name not in done:
+            for target in sorted(edges[name]):
+                follow(target, [*path, name])
+            done.add(name)
+
+    for name in sorted(edges):
+        follow(name, [])
+    return found
+
+
+def test_no_modules_import_each_other():
+    """Not even inside a part: a circle is what makes two files one."""
+    edges = graph()
+    assert len(edges) > 80 and sum(map(len, edges.values())) > 200
+    assert not circles(edges)
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == [["b", "c", "b"]]
+
+
 def test_every_part_has_a_rank():
     known = {name for names in LAYERS for name in names} | {"text"}
     assert {part for part, _ in modules()} <= known

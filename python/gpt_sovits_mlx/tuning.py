@@ -117,7 +117,7 @@ def _remembered(file: Path, which: str) -> Forms:
         return usual()
     try:
         made = Forms(**_of_today(stated))
-    except TypeError:
+    except (TypeError, AttributeError):
         raise _damaged(file) from None
     if any(getattr(made, field.name) not in KNOWN[field.name] for field in fields(made)):
         raise _damaged(file)

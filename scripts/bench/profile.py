@@ -18,7 +18,7 @@ from gpt_sovits_mlx.threads import Threads
 
 from .measure import Case
 
-PACKAGES = ("gpt_sovits_mlx.layers.", "gpt_sovits_mlx.models.", "mlx.nn.layers.")
+PACKAGES = ("gpt_sovits_mlx.decoding.", "gpt_sovits_mlx.layers.", "gpt_sovits_mlx.models.", "mlx.nn.layers.")
 
 
 class Profile:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -136,7 +138,7 @@ def test_too_many_are_refused(gpt, monkeypatch):
 def test_rows_are_drawn_alike_alone_and_with_others_settings(step):
     random = np.random.default_rng(1)
     logits, noise = (random.standard_normal((len(DRAWN), 1025)).astype(np.float32) for _ in range(2))
-    seen = random.random((len(DRAWN), 1025)) < 0.05
+    seen: Any = random.random((len(DRAWN), 1025)) < 0.05
     logits[2, :20] = 3.0  # ties at the k-th place
     noise, steps = np.maximum(np.abs(noise), 1e-6), [step] * len(DRAWN)
     together = sample(mx.array(logits), mx.array(seen), mx.array(noise), steps, BatchSampling.of(DRAWN))

@@ -47,7 +47,7 @@ def test_every_stage_is_measured(found):
 
 def test_the_slowest_operations_of_every_stage_that_computes_are_named(found):
     operations = found["operations"]
-    linear, convolution = ("HostProduct 96×32", "HostConv") if backend() == "cpu" else ("Linear 96×32", "Conv1d")
+    linear, convolution = ("NumpyProduct 96×32", "NumpyConv") if backend() == "cpu" else ("Linear 96×32", "Conv1d")
     assert {one["stage"] for one in operations} == set(stages.STAGES) - {"text", "parts"}
     assert any(one["operation"].startswith(linear) for one in operations if one["stage"] == "decode")
     assert any(one["operation"].startswith(convolution) for one in operations if one["stage"] == "sovits")
