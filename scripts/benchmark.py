@@ -38,7 +38,8 @@ from scripts.bench.workbench import RANDOM, Workbench
 
 from gpt_sovits_mlx.choices import choices, trying, usual
 from gpt_sovits_mlx.errors import DependencyError, GPTSoVITSError
-from gpt_sovits_mlx.runtime import backend, model_home, require_mlx
+from gpt_sovits_mlx.runtime import backend, require_mlx
+from gpt_sovits_mlx.voices.library import model_home
 
 REPEATS, QUICK = 7, 2
 SLOWEST = 8
@@ -109,7 +110,7 @@ def check(options: argparse.Namespace) -> None:
 def run(options: argparse.Namespace, reference: Reference | None) -> None:
     """Measure what the options ask for and report it."""
     precisions = options.dtype or (["float32"] if backend() == "cpu" else ["float32", "float16"])
-    model_dir = options.model_dir or model_home()
+    model_dir = model_home(options.model_dir)
     facts: dict[str, Any] = {"machine": machine(), "versions": versions(reference)}
     facts["versions"]["forms"] = "usual" if choices() == usual() else "tuned"
     # a file is no narrow window

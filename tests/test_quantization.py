@@ -13,7 +13,6 @@ from safetensors.numpy import load_file, save_file
 
 from gpt_sovits_mlx import GPTSoVITSEngine
 from gpt_sovits_mlx.convert import Quantization, convert_gpt
-from gpt_sovits_mlx.engine import shipped_voices
 from gpt_sovits_mlx.errors import WeightsError
 from gpt_sovits_mlx.layers import linear
 from gpt_sovits_mlx.layers.linear import Linear
@@ -21,6 +20,7 @@ from gpt_sovits_mlx.layers.weights import Weights
 from gpt_sovits_mlx.models.t2s import TextToSemantic
 from gpt_sovits_mlx.quantization import quantized
 from gpt_sovits_mlx.runtime import backend
+from gpt_sovits_mlx.voices.library import shipped_voices
 from small_voice import make_model_folder
 
 SENTENCES = Path(__file__).parent.parent / "scripts" / "demo_voice_sentences" / "english.txt"

@@ -12,9 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .arguments import add_convert, add_encoders, add_model_dir, add_phones, add_speak, add_tune, add_verify
+from .arguments import (
+    add_convert,
+    add_encoders,
+    add_model_dir,
+    add_phones,
+    add_speak,
+    add_tune,
+    add_verify,
+)
 from .errors import GPTSoVITSError, TextError, VoiceError
-from .runtime import model_home, require_mlx
+from .runtime import require_mlx
+from .voices.format import OFFICIAL, VoiceFolder
+from .voices.library import ENCODERS, encoder_file, find_voice, model_home, voice_path, voice_paths, voice_roots
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -127,16 +137,13 @@ def voices(options: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from .engine import voice_roots
-    from .voice import VoiceFolder, voice_paths
-
     table = Table("voice", "version", "GPT", "languages", "sample rate", "folder", box=None)
     damaged = []
-    for path in voice_paths(voice_roots(options.model_dir or model_home())):
+    for path in voice_paths(voice_roots(model_home(options.model_dir))):
         try:
             voice = VoiceFolder.read(path)
             rate, languages = f"{voice.sample_rate} Hz", ", ".join(voice.languages)
-            table.add_row(voice.name, voice.version, _precision(voice.weights), languages, rate, str(path))
+            table.add_row(voice.name, voice.version, _precision(voice.gpt_file), languages, rate, str(path))
         except GPTSoVITSError as error:
             damaged.append(error)
     Console().print(table)
@@ -145,12 +152,11 @@ def voices(options: argparse.Namespace) -> int:
     return 1 if damaged else 0
 
 
-def _precision(weights: Path) -> str:
+def _precision(path: Path) -> str:
     """What the GPT's matrices are stored in: "8 bits", "float16"."""
     from .layers.weights import read_config
     from .quantization import Quantization
 
-    path = weights / "gpt.safetensors"
     config = read_config(path)
     quantization = Quantization.of(config, path)
     return f"{quantization.bits} bits" if quantization else str(config.get("dtype", ""))
@@ -161,13 +167,12 @@ def convert(options: argparse.Namespace) -> int:
     from .convert import Quantization, convert_voice
     from .engine import GPTSoVITSEngine
     from .files import file_sha256
-    from .store import OFFICIAL
 
-    model_dir = options.model_dir or model_home()
+    model_dir = model_home(options.model_dir)
     if not options.output and not options.name:
         raise VoiceError("the voice has no name: give --name NAME or --output FOLDER")
-    folder = options.output or model_dir / "voices" / options.name
-    found = {name: model_dir / "encoders" / f"{name}.safetensors" for name in ("cnhubert", "roberta")}
+    folder = options.output or voice_path(model_dir, options.name)
+    found = {name: encoder_file(model_dir, name) for name in ENCODERS}
     made = convert_voice(
         options.gpt,
         options.sovits,
@@ -201,7 +206,7 @@ def encoders(options: argparse.Namespace) -> int:
     """Install the base encoders into the model folder."""
     from .convert import Quantization, convert_encoders, fetch_encoders
 
-    model_dir = options.model_dir or model_home()
+    model_dir = model_home(options.model_dir)
     settings = {
         "dtype": options.dtype,
         "quantization": Quantization(options.bits) if options.bits else None,
@@ -257,14 +262,13 @@ def verify(options: argparse.Namespace) -> int:
 def tune(options: argparse.Namespace) -> int:
     """Measure the vocoder's forms, show what each change does, and remember the fastest."""
     from .choices import remember
-    from .engine import DTYPES, voice_roots
+    from .engine import DTYPES
     from .models.sovits import SoVITS
     from .tune import tune as measured
-    from .voice import VoiceFolder, find_voice
 
-    folder = VoiceFolder.read(find_voice(options.voice, voice_roots(options.model_dir or model_home())))
+    folder = VoiceFolder.read(find_voice(options.voice, voice_roots(model_home(options.model_dir))))
     best, _ = measured(
-        lambda: SoVITS.load(folder.weights / "sovits.safetensors", DTYPES[options.dtype]),
+        lambda: SoVITS.load(folder.sovits_file, DTYPES[options.dtype]),
         lambda trial: print(trial, flush=True),
     )
     print(f"remembered in {remember(best)}")

@@ -14,7 +14,7 @@ from .generation import Generation, Request
 from .result import Sentence
 from .sampling import NoiseStream, Sampling
 from .text import Utterance
-from .voice import Voice
+from .voices.voice import Voice
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from .result import AudioChunk
 from .sampling import Sampling
 from .script import Script
 from .vocoder import SentenceVocoder
-from .voice import character_features
+from .voices.enrolment import character_features
 
 FIRST = 16
 """Tokens of the first chunk."""

@@ -28,7 +28,7 @@ from ..models.t2s import T2SConfig, TextToSemantic
 from ..runtime import backend
 from ..sampling import NoiseStream, Sampling
 from ..text import TextFrontend
-from ..voice import APPENDED_SILENCE
+from ..voices.enrolment import APPENDED_SILENCE
 from .golden import DATA, load_manifest, load_outputs, load_texts, placeholder_vocabulary, state
 from .report import Clock, Row
 
