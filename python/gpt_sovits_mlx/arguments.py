@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, fields
 from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from .quantization import BITS
 from .text import LANGUAGES, SPLIT_METHODS
+from .voices.recipe import VoiceRecipe
+
+T = TypeVar("T")
 
 
 def add_model_dir(parser: argparse.ArgumentParser) -> None:
@@ -44,21 +50,38 @@ def add_speak(parser: argparse.ArgumentParser) -> None:
 
 
 def add_convert(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--gpt", type=Path, required=True, metavar="X.ckpt")
-    add("--sovits", type=Path, required=True, metavar="X.pth")
-    add("--reference", type=Path, required=True, metavar="RECORDING", help="3 to 10 s of the voice")
-    add("--text", required=True, help="what is said in the recording")
-    add("--language", choices=LANGUAGES, required=True, help="language of that text")
-    add("--auxiliary", type=Path, nargs="*", default=[], help="more recordings of the voice")
-    add("--name", help="name of the voice; it goes to voices/NAME in the model folder")
-    add("--output", type=Path, help="folder of the voice, instead of --name")
-    add("--dtype", choices=("float32", "float16"), help="store the weights so (default: as in the files)")
-    add("--bits", type=int, choices=BITS, help="quantize the GPT's matrices; --dtype is for all else")
-    add("--licence", default="", help="under which the voice may be used")
-    add("--card", default="", help="who speaks, where the recordings come from")
-    add("--overwrite", action="store_true", help="replace an existing voice")
+    add_fields(parser, VoiceRecipe)
+    parser.add_argument("--output", type=Path, help="folder of the voice, instead of --name")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing voice")
     add_model_dir(parser)
+
+
+def add_fields(parser: argparse.ArgumentParser, described: type) -> None:
+    """An option for each field of a dataclass whose metadata has `help` (and what else argparse is to know)."""
+    hints = get_type_hints(described)
+    for field in fields(described):
+        if "help" not in field.metadata:
+            continue
+        given: dict[str, Any] = {**field.metadata, "type": _parsed_as(hints[field.name])}
+        if get_origin(hints[field.name]) is Sequence:
+            given["nargs"] = "+"
+        if field.default is MISSING:
+            given["required"] = True
+        else:
+            given["default"] = field.default
+        parser.add_argument(f"--{field.name.replace('_', '-')}", **given)
+
+
+def fields_of(described: Callable[..., T], options: argparse.Namespace) -> T:
+    """The dataclass of what `add_fields` had parsed for it."""
+    known = get_type_hints(described)
+    return described(**{name: value for name, value in vars(options).items() if name in known})
+
+
+def _parsed_as(hint: Any) -> type:
+    """What one value of an option of this type is parsed as."""
+    members = {hint, *get_args(hint), *(inner for member in get_args(hint) for inner in get_args(member))}
+    return next((kind for kind in (Path, int) if kind in members), str)
 
 
 def add_encoders(parser: argparse.ArgumentParser) -> None:

@@ -20,11 +20,13 @@ from .arguments import (
     add_speak,
     add_tune,
     add_verify,
+    fields_of,
 )
-from .errors import GPTSoVITSError, TextError, VoiceError
+from .errors import GPTSoVITSError, TextError
 from .runtime import require_mlx
-from .voices.format import OFFICIAL, VoiceFolder
-from .voices.library import ENCODERS, encoder_file, find_voice, model_home, voice_path, voice_paths, voice_roots
+from .voices.format import VoiceFolder
+from .voices.library import find_voice, model_home, voice_paths, voice_roots
+from .voices.recipe import VoiceRecipe
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -163,42 +165,19 @@ def _precision(path: Path) -> str:
 
 
 def convert(options: argparse.Namespace) -> int:
-    """Make a voice folder of official files, and enrol its reference where CNHubert is installed."""
-    from .convert import Quantization, convert_voice
-    from .engine import GPTSoVITSEngine
-    from .files import file_sha256
+    """Make a voice of official files, and enrol its reference where the encoders are installed."""
+    from .convert import convert_voice
 
-    model_dir = model_home(options.model_dir)
-    if not options.output and not options.name:
-        raise VoiceError("the voice has no name: give --name NAME or --output FOLDER")
-    folder = options.output or voice_path(model_dir, options.name)
-    found = {name: encoder_file(model_dir, name) for name in ENCODERS}
-    made = convert_voice(
-        options.gpt,
-        options.sovits,
-        options.reference,
-        options.text,
-        options.language,
-        folder,
-        name=options.name,
-        auxiliary=options.auxiliary,
-        encoders={name: file_sha256(path) if path.is_file() else OFFICIAL for name, path in found.items()},
-        licence=options.licence,
-        card=options.card,
-        dtype=options.dtype,
-        quantization=Quantization(options.bits) if options.bits else None,
-        overwrite=options.overwrite,
-        progress=sys.stderr.isatty(),
-    )
-    missing = [name for name, path in found.items() if not path.is_file()]
-    if missing:
+    recipe = fields_of(VoiceRecipe, options)
+    made = convert_voice(recipe, options.model_dir, options.output, options.overwrite, sys.stderr.isatty())
+    if made.missing:
         print(
-            f"{made.folder} is made; its reference will be enrolled when it first speaks. For that,"
-            f" {' and '.join(missing)} must be installed: gpt-sovits-mlx encoders --fetch"
+            f"{made.voice.path} is made; its reference will be enrolled when it first speaks. For that,"
+            f" {' and '.join(made.missing)} must be installed: gpt-sovits-mlx encoders --fetch"
         )
     else:
-        GPTSoVITSEngine(model_dir).load_voice(made.folder)
-        print(f"{made.folder} is ready: gpt-sovits-mlx 'text' --voice {options.name or made.folder}")
+        named = recipe.name if options.output is None else made.voice.path
+        print(f"{made.voice.path} is ready: gpt-sovits-mlx 'text' --voice {named}")
     return 0
 
 
