@@ -46,8 +46,9 @@ from scripts.bench.stages import STAGES
 from scripts.bench.workbench import RANDOM
 
 from gpt_sovits_mlx.errors import DependencyError, GPTSoVITSError
-from gpt_sovits_mlx.runtime import backend, model_home, require_mlx
+from gpt_sovits_mlx.runtime import backend, require_mlx
 from gpt_sovits_mlx.tuning import forms, usual
+from gpt_sovits_mlx.voices.library import model_home
 
 REPEATS, QUICK = 7, 2
 SLOWEST = 8

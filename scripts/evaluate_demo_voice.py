@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from scripts.train_demo_voice.scoring import edit_distance, median_pitch, word_error_rate
 
 from gpt_sovits_mlx import GPTSoVITSEngine, SynthesisResult
-from gpt_sovits_mlx.voice import Voice
+from gpt_sovits_mlx.voices.voice import Voice
 
 SENTENCES = Path(__file__).resolve().parent / "demo_voice_sentences"
 SETS = ("english", "paragraph", "lengths", "pitch", "mandarin")

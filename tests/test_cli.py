@@ -96,7 +96,7 @@ def test_errors_are_one_line(model_dir, tmp_path):
     fails(run("", "--voice", "small", home=model_dir), "empty")
     fails(run("-f", tmp_path / "missing.txt", home=model_dir), "missing.txt")
     fails(run("今天", "--voice", "small", "-o", tmp_path / "x.xyz", home=model_dir), "x.xyz", ".wav")
-    fails(run("今天", "--voice", "small", "--reference", tone(tmp_path / "r.wav", 1, 200), home=model_dir), "1.0 s")
+    fails(run("今天", "--voice", "small", "--reference", tone(tmp_path / "r.wav", 1, 200), home=model_dir), "1.00 s")
     assert run("今天", "--split", "cut9").returncode == 2
     assert not list(tmp_path.glob("*.xyz")) and not list(tmp_path.glob(".*"))
 

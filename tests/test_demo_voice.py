@@ -12,8 +12,9 @@ import soxr
 from scripts.train_demo_voice.scoring import median_pitch, word_error_rate
 
 from gpt_sovits_mlx import GPTSoVITSEngine
-from gpt_sovits_mlx.engine import shipped_voices
-from gpt_sovits_mlx.voice import ConditioningCache, VoiceFolder
+from gpt_sovits_mlx.voices.cache import ConditioningCache
+from gpt_sovits_mlx.voices.format import VoiceFolder
+from gpt_sovits_mlx.voices.library import shipped_voices
 
 VOICES = ("demo", "demo-female", "demo-mandarin")
 # spoken by no training sentence
@@ -40,7 +41,7 @@ def test_sizes():
 def test_the_cache_that_ships_is_valid_and_spares_the_encoder(name, engine, tmp_path):
     folder = VoiceFolder.read(shipped_voices() / name)
     cache = ConditioningCache(folder, folder.reference)
-    cache.paths = [folder.path / ConditioningCache.FILE]
+    cache.paths = [folder.cache_file]
     assert cache.load() is not None
     assert folder.licence and folder.card
     copy = Path(shutil.copytree(shipped_voices(), tmp_path / "voices"))

@@ -15,11 +15,11 @@ from safetensors.numpy import load_file, save_file
 from gpt_sovits_mlx import GPTSoVITSEngine
 from gpt_sovits_mlx.convert import Quantization, convert_gpt
 from gpt_sovits_mlx.decoding.state import DecodeState, prefill
-from gpt_sovits_mlx.engine import shipped_voices
 from gpt_sovits_mlx.errors import WeightsError
 from gpt_sovits_mlx.layers import linear
 from gpt_sovits_mlx.models.t2s import TextToSemantic
 from gpt_sovits_mlx.runtime import backend
+from gpt_sovits_mlx.voices.library import shipped_voices
 from gpt_sovits_mlx.weights import load_model, quantize
 from small_voice import make_model_folder
 

@@ -20,13 +20,13 @@ from gpt_sovits_mlx.encoders.buckets import TextBucket
 from gpt_sovits_mlx.encoders.coreml import CoreMLSpeechEncoder, has_engine
 from gpt_sovits_mlx.encoders.mlx import MLXCharacterEncoder, MLXSpeechEncoder
 from gpt_sovits_mlx.runtime import backend
-from gpt_sovits_mlx.store import ModelStore
 from gpt_sovits_mlx.verify import STAGES, Row, golden, models, print_table, tokens, verify
 from gpt_sovits_mlx.verify import coreml as verify_coreml
 from gpt_sovits_mlx.verify.coreml import ALLOW_LIST, ENGINE, INTERPRETER, PROCESSOR, worst_cosine
 from gpt_sovits_mlx.verify.models import excess
 from gpt_sovits_mlx.verify.report import FAILED, NOT_RUN, PASSED, broken, not_run
 from gpt_sovits_mlx.verify.tokens import agreement
+from gpt_sovits_mlx.voices.loader import VoiceLoader
 from small_voice import make_model_folder
 
 
@@ -219,7 +219,7 @@ def test_tokens_of_both_back_ends_agree(tmp_path):
     weights = models / "encoders/cnhubert.safetensors"
     package = weights.with_name("cnhubert_ane.mlpackage")
     convert_cnhubert_package(weights, package)
-    sovits = ModelStore(models, None, None).sovits(models / "voices/small/sovits.safetensors")
+    sovits = VoiceLoader(models).sovits(models / "voices/small/sovits.safetensors")
     random = np.random.default_rng(5)
     recordings = [noise(random, 16000 * seconds) for seconds in (3, 5, 9)]
     mlx = MLXSpeechEncoder(weights)

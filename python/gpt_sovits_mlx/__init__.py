@@ -17,7 +17,7 @@ from .runtime import prepare_blas
 if TYPE_CHECKING:
     from .engine import GPTSoVITSEngine, synthesize
     from .result import AudioChunk, SynthesisResult
-    from .voice import Voice
+    from .voices.voice import Voice
 
 __version__ = "0.1.0"
 __all__ = [
@@ -41,7 +41,7 @@ _LAZY = {
     "AudioChunk": "result",
     "SynthesisResult": "result",
     "synthesize": "engine",
-    "Voice": "voice",
+    "Voice": "voices.voice",
 }
 
 

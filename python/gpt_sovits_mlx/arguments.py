@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, fields
 from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from .quantization import BITS
-from .settings import spoken_settings
+from .settings import Sampling, Settings
 from .text import LANGUAGES
+from .voices.recipe import VoiceRecipe
+
+T = TypeVar("T")
 
 
 def add_model_dir(parser: argparse.ArgumentParser) -> None:
     help = "folder of voices and encoders (default: $GPT_SOVITS_MLX_HOME, else the user's data folder)"
     parser.add_argument("--model-dir", type=Path, help=help)
-
-
-def add_settings(parser: argparse.ArgumentParser) -> None:
-    """An option for each setting of a request; `None` where it is not given."""
-    for setting in spoken_settings():
-        known = setting.metadata
-        flags = ["-l"] if setting.name == "language" else []
-        flags.append(f"--{setting.name.replace('_', '-')}")
-        shown = "" if setting.default is None else f" ({setting.default})"
-        parser.add_argument(*flags, type=known["type"], choices=known["choices"], help=known["help"] + shown)
 
 
 def add_speak(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +33,8 @@ def add_speak(parser: argparse.ArgumentParser) -> None:
     add("--reference-text", help="what is said in it")
     add("--reference-language", choices=LANGUAGES, default="auto")
     add("--auxiliary", type=Path, nargs="*", default=[], help="more recordings of that speaker")
-    add_settings(parser)
+    add_fields(parser, Settings, set_by_default=False)
+    add_fields(parser, Sampling, set_by_default=False)
     add("--lexicon", type=Path, help="file of words with readings of your own")
     add("--dtype", choices=("auto", "float32", "float16", "bfloat16"), default="auto")
     add("--encoder-backend", choices=("auto", "mlx", "coreml"), default="auto", help="where RoBERTa and CNHubert run")
@@ -47,21 +44,47 @@ def add_speak(parser: argparse.ArgumentParser) -> None:
 
 
 def add_convert(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--gpt", type=Path, required=True, metavar="X.ckpt")
-    add("--sovits", type=Path, required=True, metavar="X.pth")
-    add("--reference", type=Path, required=True, metavar="RECORDING", help="3 to 10 s of the voice")
-    add("--text", required=True, help="what is said in the recording")
-    add("--language", choices=LANGUAGES, required=True, help="language of that text")
-    add("--auxiliary", type=Path, nargs="*", default=[], help="more recordings of the voice")
-    add("--name", help="name of the voice; it goes to voices/NAME in the model folder")
-    add("--output", type=Path, help="folder of the voice, instead of --name")
-    add("--dtype", choices=("float32", "float16"), help="store the weights so (default: as in the files)")
-    add("--bits", type=int, choices=BITS, help="quantize the GPT's matrices; --dtype is for all else")
-    add("--licence", default="", help="under which the voice may be used")
-    add("--card", default="", help="who speaks, where the recordings come from")
-    add("--overwrite", action="store_true", help="replace an existing voice")
+    add_fields(parser, VoiceRecipe)
+    parser.add_argument("--output", type=Path, help="folder of the voice, instead of --name")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing voice")
     add_model_dir(parser)
+
+
+def add_fields(parser: argparse.ArgumentParser, described: type, set_by_default: bool = True) -> None:
+    """An option for each field of a dataclass whose metadata has `help` (and what else argparse is to know).
+
+    Args:
+        parser: gets the options.
+        described: the dataclass.
+        set_by_default: whether an option that is not given has the field's default; else it is `None`, and the default
+            is only shown.
+    """
+    hints = get_type_hints(described)
+    for field in fields(described):
+        if "help" not in field.metadata:
+            continue
+        given: dict[str, Any] = {**field.metadata, "type": _parsed_as(hints[field.name])}
+        if get_origin(hints[field.name]) is Sequence:
+            given["nargs"] = "+"
+        if field.default is MISSING:
+            given["required"] = True
+        elif set_by_default:
+            given["default"] = field.default
+        elif field.default is not None:
+            given["help"] += f" ({field.default})"
+        parser.add_argument(*given.pop("flags", ()), f"--{field.name.replace('_', '-')}", **given)
+
+
+def fields_of(described: Callable[..., T], options: argparse.Namespace) -> T:
+    """The dataclass of what `add_fields` had parsed for it."""
+    known = get_type_hints(described)
+    return described(**{name: value for name, value in vars(options).items() if name in known})
+
+
+def _parsed_as(hint: Any) -> type:
+    """What one value of an option of this type is parsed as."""
+    members = {hint, *get_args(hint), *(inner for member in get_args(hint) for inner in get_args(member))}
+    return next((kind for kind in (Path, float, int) if kind in members), str)
 
 
 def add_encoders(parser: argparse.ArgumentParser) -> None:

@@ -22,7 +22,17 @@ def read(path: str | Path) -> tuple[np.ndarray, int]:
     """Read a recording as (samples,) float32, channels averaged, and its sample rate.
 
     Raises:
-        AudioError: the file is missing, empty or in a format that libsndfile does not read.
+        AudioError: see `read_channels`.
+    """
+    frames, rate, _ = read_channels(path)
+    return frames.mean(axis=1, dtype=np.float32), rate
+
+
+def read_channels(path: str | Path) -> tuple[np.ndarray, int, str]:
+    """Read a recording as (frames, channels) float32, its sample rate in Hz, and libsndfile's name of its encoding.
+
+    Raises:
+        AudioError: the file is missing, empty, damaged or in a format that libsndfile does not read.
     """
     import soundfile
 
@@ -30,12 +40,16 @@ def read(path: str | Path) -> tuple[np.ndarray, int]:
     if not path.is_file():
         raise AudioError(f"no recording at {path}")
     try:
-        samples, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, RuntimeError) as error:
-        raise AudioError(f"{path} is not a recording that can be read ({error}): convert it to WAV") from None
-    if not len(samples):
+        with soundfile.SoundFile(str(path)) as file:
+            frames, rate, subtype = file.read(dtype="float32", always_2d=True), file.samplerate, file.subtype
+    except (soundfile.SoundFileError, RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise AudioError(f"{path} is not a recording that can be read ({reason}): convert it to WAV") from None
+    if not len(frames):
         raise AudioError(f"{path} holds no samples")
-    return samples.mean(axis=1, dtype=np.float32), rate
+    if not np.isfinite(frames).all():
+        raise AudioError(f"{path} is damaged, it holds what is no number: use another recording")
+    return frames, rate, subtype
 
 
 def write(path: str | Path, samples: np.ndarray, rate: int, subtype: str | None = "PCM_16") -> None:

@@ -12,9 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .arguments import add_convert, add_encoders, add_model_dir, add_phones, add_speak, add_tune, add_verify
-from .errors import GPTSoVITSError, TextError, VoiceError
-from .runtime import model_home, require_mlx
+from .arguments import (
+    add_convert,
+    add_encoders,
+    add_model_dir,
+    add_phones,
+    add_speak,
+    add_tune,
+    add_verify,
+    fields_of,
+)
+from .errors import GPTSoVITSError, TextError
+from .runtime import require_mlx
+from .voices.format import VoiceFolder
+from .voices.library import find_voice, model_home, voice_paths, voice_roots
+from .voices.recipe import VoiceRecipe
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,7 +82,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
 def speak(options: argparse.Namespace) -> int:
     """Speak a text into a file."""
     from .engine import GPTSoVITSEngine
-    from .settings import spoken_settings
+    from .settings import SETTINGS
 
     text = _text(options)
     if options.stream and (options.json or sys.stdout.isatty()):
@@ -81,7 +93,7 @@ def speak(options: argparse.Namespace) -> int:
     voice = engine.load_voice(
         options.voice, options.reference, options.reference_text, options.reference_language, options.auxiliary
     )
-    settings = {setting.name: getattr(options, setting.name) for setting in spoken_settings()}
+    settings: dict[str, Any] = {name: getattr(options, name) for name in SETTINGS}
     if options.stream:
         return _stream(engine.stream(text, voice=voice, **settings))
     with _Progress(not options.quiet) as progress:
@@ -123,16 +135,13 @@ def voices(options: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from .engine import voice_roots
-    from .voice import VoiceFolder, voice_paths
-
     table = Table("voice", "version", "GPT", "languages", "sample rate", "folder", box=None)
     damaged = []
-    for path in voice_paths(voice_roots(options.model_dir or model_home())):
+    for path in voice_paths(voice_roots(model_home(options.model_dir))):
         try:
             voice = VoiceFolder.read(path)
             rate, languages = f"{voice.sample_rate} Hz", ", ".join(voice.languages)
-            table.add_row(voice.name, voice.version, _precision(voice.weights), languages, rate, str(path))
+            table.add_row(voice.name, voice.version, _precision(voice.gpt_file), languages, rate, str(path))
         except GPTSoVITSError as error:
             damaged.append(error)
     Console().print(table)
@@ -141,55 +150,30 @@ def voices(options: argparse.Namespace) -> int:
     return 1 if damaged else 0
 
 
-def _precision(weights: Path) -> str:
+def _precision(path: Path) -> str:
     """What the GPT's matrices are stored in: "8 bits", "float16"."""
     from .quantization import Quantization
     from .weights import read_config
 
-    path = weights / "gpt.safetensors"
     config = read_config(path)
     quantization = Quantization.of(config, path)
     return f"{quantization.bits} bits" if quantization else str(config.get("dtype", ""))
 
 
 def convert(options: argparse.Namespace) -> int:
-    """Make a voice folder of official files, and enrol its reference where CNHubert is installed."""
-    from .convert import Quantization, convert_voice
-    from .engine import GPTSoVITSEngine
-    from .files import file_sha256
-    from .store import OFFICIAL
+    """Make a voice of official files, and enrol its reference where the encoders are installed."""
+    from .convert import convert_voice
 
-    model_dir = options.model_dir or model_home()
-    if not options.output and not options.name:
-        raise VoiceError("the voice has no name: give --name NAME or --output FOLDER")
-    folder = options.output or model_dir / "voices" / options.name
-    found = {name: model_dir / "encoders" / f"{name}.safetensors" for name in ("cnhubert", "roberta")}
-    made = convert_voice(
-        options.gpt,
-        options.sovits,
-        options.reference,
-        options.text,
-        options.language,
-        folder,
-        name=options.name,
-        auxiliary=options.auxiliary,
-        encoders={name: file_sha256(path) if path.is_file() else OFFICIAL for name, path in found.items()},
-        licence=options.licence,
-        card=options.card,
-        dtype=options.dtype,
-        quantization=Quantization(options.bits) if options.bits else None,
-        overwrite=options.overwrite,
-        progress=sys.stderr.isatty(),
-    )
-    missing = [name for name, path in found.items() if not path.is_file()]
-    if missing:
+    recipe = fields_of(VoiceRecipe, options)
+    made = convert_voice(recipe, options.model_dir, options.output, options.overwrite, sys.stderr.isatty())
+    if made.missing:
         print(
-            f"{made.folder} is made; its reference will be enrolled when it first speaks. For that,"
-            f" {' and '.join(missing)} must be installed: gpt-sovits-mlx encoders --fetch"
+            f"{made.voice.path} is made; its reference will be enrolled when it first speaks. For that,"
+            f" {' and '.join(made.missing)} must be installed: gpt-sovits-mlx encoders --fetch"
         )
     else:
-        GPTSoVITSEngine(model_dir).load_voice(made.folder)
-        print(f"{made.folder} is ready: gpt-sovits-mlx 'text' --voice {options.name or made.folder}")
+        named = recipe.name if options.output is None else made.voice.path
+        print(f"{made.voice.path} is ready: gpt-sovits-mlx 'text' --voice {named}")
     return 0
 
 
@@ -197,7 +181,7 @@ def encoders(options: argparse.Namespace) -> int:
     """Install the base encoders into the model folder."""
     from .convert import Quantization, convert_encoders, fetch_encoders
 
-    model_dir = options.model_dir or model_home()
+    model_dir = model_home(options.model_dir)
     settings = {
         "dtype": options.dtype,
         "quantization": Quantization(options.bits) if options.bits else None,
@@ -252,16 +236,15 @@ def verify(options: argparse.Namespace) -> int:
 
 def tune(options: argparse.Namespace) -> int:
     """Measure the vocoder's forms, show what each change does, and remember the fastest."""
-    from .engine import DTYPES, voice_roots
+    from .engine import DTYPES
     from .models.sovits import SoVITS
     from .tune import tune as measured
     from .tuning import remember
-    from .voice import VoiceFolder, find_voice
     from .weights import load_model
 
-    folder = VoiceFolder.read(find_voice(options.voice, voice_roots(options.model_dir or model_home())))
+    folder = VoiceFolder.read(find_voice(options.voice, voice_roots(model_home(options.model_dir))))
     best, _ = measured(
-        lambda: load_model(SoVITS, folder.weights / "sovits.safetensors", DTYPES[options.dtype]),
+        lambda: load_model(SoVITS, folder.sovits_file, DTYPES[options.dtype]),
         lambda trial: print(trial, flush=True),
     )
     print(f"remembered in {remember(best)}")

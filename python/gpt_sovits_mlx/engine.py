@@ -17,12 +17,15 @@ from .encoders import CharacterEncoder
 from .errors import AudioError, GPTSoVITSError, VoiceError
 from .request import Request, Sentence
 from .result import AudioChunk, SpokenSentence, SynthesisResult
-from .runtime import model_home
 from .settings import Settings
-from .store import ModelStore
 from .streaming import stream
+from .text.lexicon import Entries
 from .vocoder import vocode_sentences
-from .voice import Reference, Voice, VoiceFolder, character_features, find_voice, voice_paths
+from .voices.enrolment import character_features
+from .voices.format import Reference, VoiceFolder
+from .voices.library import find_voice, model_home, voice_paths, voice_roots
+from .voices.loader import KEEP, VoiceLoader
+from .voices.voice import Voice
 
 DTYPES = {"auto": None, "float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 ENCODER_BACKENDS = ("auto", "mlx", "coreml")
@@ -41,25 +44,29 @@ class GPTSoVITSEngine:
         lexicon: file or mapping of words with readings of your own (see `gpt_sovits_mlx.text.TextFrontend`).
         encoder_backend: "mlx", "coreml" (the Neural Engine of a Mac), or "auto": Core ML on a Mac with macOS 15 for
             each encoder whose package lies beside its weights, MLX elsewhere.
+        keep: bytes of models, encoders and voices that stay loaded; above, those that were not used for longest are
+            let go, and loaded again when they are asked for. A `Voice` that you hold stays whole as long as you do.
+            By default 4 GiB: both published encoders and five official voices in float32, twelve in float16.
 
     Raises:
-        GPTSoVITSError: an unknown `dtype` or `encoder_backend`.
+        GPTSoVITSError: an unknown `dtype` or `encoder_backend`, or a negative `keep`.
     """
 
     def __init__(
         self,
         model_dir: str | Path | None = None,
         dtype: str = "auto",
-        lexicon: str | Path | None = None,
+        lexicon: str | Path | Entries | None = None,
         encoder_backend: str = "auto",
+        keep: int = KEEP,
     ):
         if dtype not in DTYPES:
             raise GPTSoVITSError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
         if encoder_backend not in ENCODER_BACKENDS:
             known = ", ".join(ENCODER_BACKENDS)
             raise GPTSoVITSError(f"unknown encoder back end {encoder_backend!r}: choose one of {known}")
-        self.model_dir = Path(model_dir).expanduser() if model_dir else model_home()
-        self._store = ModelStore(self.model_dir, DTYPES[dtype], lexicon, encoder_backend)
+        self.model_dir = model_home(model_dir)
+        self._loader = VoiceLoader(self.model_dir, DTYPES[dtype], lexicon, encoder_backend, keep=keep)
         self._default: Voice | None = None
 
     @property
@@ -106,7 +113,7 @@ class GPTSoVITSEngine:
                     raise AudioError(f"no recording at {path}")
         elif reference_text or auxiliary:
             raise VoiceError("a transcript or auxiliary recordings need a reference recording beside them")
-        voice = self._store.voice(folder, spec)
+        voice = self._loader.voice(folder, spec)
         self._default = voice
         return voice
 
@@ -178,7 +185,7 @@ class GPTSoVITSEngine:
     def _character_encoders(self, request: Request) -> list[CharacterEncoder | None]:
         """Who reads the Chinese characters of each sentence."""
         return [
-            self._store.character_encoder(sentence.voice.folder, sentence.utterance) for sentence in request.sentences
+            self._loader.character_encoder(sentence.voice.folder, sentence.utterance) for sentence in request.sentences
         ]
 
     def _resolve(self, voice: Voice | str | None) -> Voice:
@@ -187,7 +194,7 @@ class GPTSoVITSEngine:
         if voice is None and self._default is not None:
             return self._default
         folder = VoiceFolder.read(find_voice(voice or "demo", self.voice_roots))
-        return self._store.voice(folder, folder.reference)
+        return self._loader.voice(folder)
 
 
 def synthesize(
@@ -214,18 +221,6 @@ def synthesize(
 
 _engines: dict[str, GPTSoVITSEngine] = {}
 _engines_lock = threading.Lock()
-
-
-def voice_roots(model_dir: Path) -> list[Path]:
-    """Where voices are looked for: the user's first, then those that come with the package."""
-    return [model_dir / "voices", shipped_voices()]
-
-
-def shipped_voices() -> Path:
-    """Folder of the voices that come with the package: inside it, or beside `python/` in a checkout."""
-    package = Path(__file__).resolve().parent
-    inside = package / "voices"
-    return inside if inside.is_dir() else package.parent.parent / "voices"
 
 
 def _decode(

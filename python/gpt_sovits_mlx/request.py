@@ -12,7 +12,7 @@ from .decoding.decoder import DecodeRequest
 from .decoding.sampling import NoiseStream
 from .settings import Sampling, Settings
 from .text import Utterance
-from .voice import Voice
+from .voices.voice import Voice
 
 
 @dataclass(frozen=True)

@@ -50,14 +50,6 @@ def user_cache_dir() -> Path:
     return Path(home).expanduser() / "cache" if home else Path(platformdirs.user_cache_dir("gpt-sovits-mlx"))
 
 
-def model_home() -> Path:
-    """Folder of the user's voices and encoders: $GPT_SOVITS_MLX_HOME, else the user's data folder."""
-    import platformdirs
-
-    home = os.environ.get("GPT_SOVITS_MLX_HOME")
-    return Path(home).expanduser() if home else Path(platformdirs.user_data_dir("gpt-sovits-mlx"))
-
-
 def prepare_blas() -> None:
     """Put OpenBLAS in place on Linux, before `mlx.core` is imported: that binds the BLAS that is loaded by then.
 

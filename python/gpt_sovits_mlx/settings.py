@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from .errors import GPTSoVITSError, VoiceError
 from .text import LANGUAGES, SPLIT_METHODS
 
 
-def setting(default: Any, kind: type, help: str, choices: Sequence[str] | None = None) -> Any:
-    """A field with what a command line or a server must know of it."""
-    return field(default=default, metadata={"type": kind, "help": help, "choices": choices})
+def setting(default: Any, help: str, **more: Any) -> Any:
+    """A field with what a way in shows of it: the command line makes an option of each."""
+    return field(default=default, metadata={"help": help, **more})
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class Sampling:
         GPTSoVITSError: a setting is out of its range.
     """
 
-    top_k: int = setting(15, int, "draw from the k likeliest tokens; 1 takes the likeliest")
-    top_p: float = setting(1.0, float, "draw from the likeliest tokens that sum to at most this probability")
-    temperature: float = setting(1.0, float, "below 1 is steadier, above it livelier")
-    repetition_penalty: float = setting(1.35, float, "above 1 keeps tokens from occurring again")
-    max_tokens: int = setting(1500, int, "tokens of a sentence at most, 25 a second")
+    top_k: int = setting(15, "draw from the k likeliest tokens; 1 takes the likeliest")
+    top_p: float = setting(1.0, "draw from the likeliest tokens that sum to at most this probability")
+    temperature: float = setting(1.0, "below 1 is steadier, above it livelier")
+    repetition_penalty: float = setting(1.35, "above 1 keeps tokens from occurring again")
+    max_tokens: int = setting(1500, "tokens of a sentence at most, 25 a second")
 
     def __post_init__(self) -> None:
         if self.top_k < 1:
@@ -78,11 +78,11 @@ class Settings:
         GPTSoVITSError: a setting is out of its range.
     """
 
-    language: str = setting("auto", str, "language of the text", LANGUAGES)
-    speed: float = setting(1.0, float, "above 1 is faster, from 0.3 to 3")
-    pause: float = setting(0.3, float, "seconds of silence behind each sentence")
-    seed: int | None = setting(None, int, "the same seed says the same again")
-    split_method: str = setting("cut5", str, "how the text is split", SPLIT_METHODS)
+    language: str = setting("auto", "language of the text", choices=LANGUAGES, flags=("-l",))
+    speed: float = setting(1.0, "above 1 is faster, from 0.3 to 3")
+    pause: float = setting(0.3, "seconds of silence behind each sentence")
+    seed: int | None = setting(None, "the same seed says the same again")
+    split_method: str = setting("cut5", "how the text is split", choices=SPLIT_METHODS)
     sampling: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -99,9 +99,8 @@ class Settings:
             GPTSoVITSError: there is no such setting, or it is out of its range.
         """
         given = {name: value for name, value in named.items() if value is not None}
-        known = {field.name for field in spoken_settings()}
-        if unknown := sorted(set(given) - known):
-            raise GPTSoVITSError(f"there is no setting {unknown[0]!r}: there are {', '.join(sorted(known))}")
+        if unknown := sorted(set(given) - set(SETTINGS)):
+            raise GPTSoVITSError(f"there is no setting {unknown[0]!r}: there are {', '.join(SETTINGS)}")
         drawn = {field.name for field in fields(Sampling)}
         return cls(
             **{name: value for name, value in given.items() if name not in drawn},
@@ -109,6 +108,5 @@ class Settings:
         )
 
 
-def spoken_settings() -> list[Field[Any]]:
-    """All settings of a request, as help shows them, with `type`, `help` and `choices` as metadata."""
-    return [field for field in (*fields(Settings), *fields(Sampling)) if field.metadata]
+SETTINGS = tuple(field.name for field in (*fields(Settings), *fields(Sampling)) if field.metadata)
+"""The names of all settings of a request, those of `Sampling` among them."""

@@ -16,7 +16,7 @@ from .models.t2s import TextToSemantic
 from .request import Request
 from .result import AudioChunk, SpokenSentence
 from .vocoder import SentenceVocoder
-from .voice import character_features
+from .voices.enrolment import character_features
 
 FIRST_CHUNK, LONGEST_CHUNK = 16, 128
 """Tokens."""

@@ -22,7 +22,7 @@ from gpt_sovits_mlx.result import SynthesisResult
 from gpt_sovits_mlx.settings import Sampling
 from gpt_sovits_mlx.text import TextFrontend
 from gpt_sovits_mlx.verify.golden import DATA, load_texts
-from gpt_sovits_mlx.voice import APPENDED_SILENCE
+from gpt_sovits_mlx.voices.enrolment import APPENDED_SILENCE
 
 from .errors import Absent, check_tokens
 from .measure import Case, Clock, timed

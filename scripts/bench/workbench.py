@@ -13,12 +13,14 @@ import soundfile
 
 from gpt_sovits_mlx.convert.output import write_model
 from gpt_sovits_mlx.encoders.mlx import MLXCharacterEncoder, MLXSpeechEncoder
-from gpt_sovits_mlx.engine import DTYPES, GPTSoVITSEngine, voice_roots
+from gpt_sovits_mlx.engine import DTYPES, GPTSoVITSEngine
 from gpt_sovits_mlx.models.sovits import SoVITS
 from gpt_sovits_mlx.models.t2s import TextToSemantic
 from gpt_sovits_mlx.runtime import backend
 from gpt_sovits_mlx.verify.models import golden_gpt, golden_sovits, write_encoder
-from gpt_sovits_mlx.voice import Voice, VoiceFolder, find_voice
+from gpt_sovits_mlx.voices.format import VoiceFolder
+from gpt_sovits_mlx.voices.library import find_voice, voice_roots
+from gpt_sovits_mlx.voices.voice import Voice
 from gpt_sovits_mlx.weights import load_model, read_config
 
 RANDOM = "random-v2"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import soundfile
 import soxr
+
+from gpt_sovits_mlx.voices.format import Reference
 
 from . import corpus, speech
 
@@ -59,54 +60,37 @@ def write_references(out: Path) -> dict[str, Path]:
 
 
 def write(work: Path, voices: Path) -> None:
-    """`work`/export and fresh references -> `voices`/demo with the weights, its siblings with recordings only."""
-    from gpt_sovits_mlx.convert import convert_cnhubert
-    from gpt_sovits_mlx.convert.voice import convert_voice
+    """`work`/export and fresh references -> `voices`/demo with the weights, its siblings with recordings only.
+
+    The Mandarin speaker says the Chinese sentences of the English speakers.
+    """
+    from gpt_sovits_mlx.convert import VoiceRecipe, convert_cnhubert, convert_voice
 
     paths = write_references(work / "references")
     language, text = REFERENCES[VOICES["demo"][0]]
-    export = work / "export"
-    made = convert_voice(
-        export / "demo.ckpt", export / "demo.pth", paths["demo"], text, language, voices / "demo",
-        encoders={"cnhubert": "cnhubert.safetensors", "roberta": None}, defaults=DEFAULTS, languages=None,
-        licence=LICENCE, card=CARD.format(speaker=VOICES["demo"][2], ability=ABILITY["demo"]), dtype="float16",
-        overwrite=True,
+    export, demo = work / "export", voices / "demo"
+    recipe = VoiceRecipe(
+        export / "demo.ckpt", export / "demo.pth", paths["demo"], text, language, dtype="float16", licence=LICENCE,
+        defaults=DEFAULTS, encoders={"cnhubert": "cnhubert.safetensors", "roberta": None},
     )  # fmt: skip
-    (voices / "demo" / "reference.wav").unlink()
-    _add_companion(
-        voices / "demo", made.voice | {"reference": _recording(voices / "demo", paths["demo"], text, language)}
-    )
-    convert_cnhubert(export / "cnhubert", voices / "demo" / "cnhubert.safetensors", dtype="float16")
+    made = convert_voice(recipe, output=demo, overwrite=True).voice
+    made.reference.audio.unlink()
+    convert_cnhubert(export / "cnhubert", demo / "cnhubert.safetensors", dtype="float16")
     for name, (speaker, _, who) in VOICES.items():
-        if name == "demo":
-            continue
-        folder = voices / name
-        folder.mkdir(parents=True, exist_ok=True)
         language, text = REFERENCES[speaker]
-        voice = {
-            **made.voice,
-            "name": name,
-            "weights": "demo",
-            "reference": _recording(folder, paths[name], text, language),
-            "card": CARD.format(speaker=who, ability=ABILITY[name]),
-        }
-        if language == "en":
-            _add_companion(folder, voice)
-        else:
-            _write(folder, voice)
+        (voices / name).mkdir(parents=True, exist_ok=True)
+        replace(
+            made,
+            path=voices / name,
+            name=name,
+            reference=Reference(_smaller(paths[name], voices / name / "reference.flac"), text, language),
+            card=CARD.format(speaker=who, ability=ABILITY[name]),
+            companions={"zh": voices / "demo-mandarin"} if language == "en" else {},
+        ).write()
 
 
-def _recording(folder: Path, recording: Path, text: str, language: str) -> dict[str, Any]:
-    """The recording in half the space, as a voice's reference."""
+def _smaller(recording: Path, output: Path) -> Path:
+    """The recording in half the space."""
     samples, rate = soundfile.read(recording, dtype="int16")
-    soundfile.write(folder / "reference.flac", samples, rate, subtype="PCM_16")
-    return {"audio": "reference.flac", "text": text, "language": language, "auxiliary": []}
-
-
-def _add_companion(folder: Path, voice: dict[str, Any]) -> None:
-    """Let the Mandarin speaker say the Chinese sentences of an English speaker."""
-    _write(folder, voice | {"companions": {"zh": "demo-mandarin"}})
-
-
-def _write(folder: Path, voice: dict[str, Any]) -> None:
-    (folder / "voice.json").write_text(json.dumps(voice, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    soundfile.write(output, samples, rate, subtype="PCM_16")
+    return output

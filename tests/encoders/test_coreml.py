@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from coremltools.proto import FeatureTypes_pb2
 
-from gpt_sovits_mlx import GPTSoVITSEngine, store
+from gpt_sovits_mlx import GPTSoVITSEngine
 from gpt_sovits_mlx.convert.coreml import convert_cnhubert_package, convert_roberta_package
 from gpt_sovits_mlx.convert.coreml.interpreter import Interpreter
 from gpt_sovits_mlx.encoders.characters import CharacterVocabulary
@@ -32,8 +32,9 @@ from gpt_sovits_mlx.encoders.coreml import (
 from gpt_sovits_mlx.encoders.mlx import MLXCharacterEncoder, MLXSpeechEncoder
 from gpt_sovits_mlx.errors import DependencyError, GPTSoVITSError, VoiceError, WeightsError
 from gpt_sovits_mlx.models.cnhubert import CNHubert
-from gpt_sovits_mlx.store import ModelStore
-from gpt_sovits_mlx.voice import VoiceFolder
+from gpt_sovits_mlx.voices import loader
+from gpt_sovits_mlx.voices.format import OFFICIAL, VoiceFolder
+from gpt_sovits_mlx.voices.loader import VoiceLoader
 from small_voice import CNHUBERT, make_model_folder, write
 
 ARRAY: Any = FeatureTypes_pb2.ArrayFeatureType
@@ -127,7 +128,7 @@ def test_a_voice_is_the_same_on_either_back_end(models):
     loaded = {}
     for backend in ("mlx", "coreml"):
         (models / "voices/small/cache.safetensors").unlink(missing_ok=True)
-        loaded[backend] = ModelStore(models, None, None, backend, Interpreter).voice(folder, folder.reference)
+        loaded[backend] = VoiceLoader(models, None, None, backend, Interpreter).voice(folder, folder.reference)
     mlx, coreml = (loaded[backend].conditioning for backend in ("mlx", "coreml"))
     same = np.mean([a == b for a, b in zip(mlx.tokens, coreml.tokens, strict=True)])
     assert same >= 0.98
@@ -137,14 +138,14 @@ def test_a_voice_is_the_same_on_either_back_end(models):
 def test_auto_takes_core_ml_on_a_mac_where_a_package_lies(models, monkeypatch):
     folder = VoiceFolder.read(models / "voices/small")
     assert (
-        isinstance(ModelStore(models, None, None, "auto").speech_encoder(folder), MLXSpeechEncoder) is not runs_here()
+        isinstance(VoiceLoader(models, None, None, "auto").speech_encoder(folder), MLXSpeechEncoder) is not runs_here()
     )
-    monkeypatch.setattr(store, "runs_here", lambda: True)
-    on_a_mac = ModelStore(models, None, None, "auto", Interpreter)
+    monkeypatch.setattr(loader, "runs_here", lambda: True)
+    on_a_mac = VoiceLoader(models, None, None, "auto", Interpreter)
     assert isinstance(on_a_mac.speech_encoder(folder), CoreMLSpeechEncoder)
     shutil.rmtree(packages(models)[0])
-    assert isinstance(ModelStore(models, None, None, "auto", Interpreter).speech_encoder(folder), MLXSpeechEncoder)
-    mlx = ModelStore(models, None, None, "mlx", Interpreter)
+    assert isinstance(VoiceLoader(models, None, None, "auto", Interpreter).speech_encoder(folder), MLXSpeechEncoder)
+    mlx = VoiceLoader(models, None, None, "mlx", Interpreter)
     assert isinstance(mlx.speech_encoder(folder), MLXSpeechEncoder)
 
 
@@ -155,7 +156,7 @@ def test_a_package_of_other_weights_is_refused(models):
     file.write_text(json.dumps(voice), encoding="utf-8")
     folder = VoiceFolder.read(file.parent)
     with pytest.raises(VoiceError, match=r"made with another cnhubert .* make the package again"):
-        ModelStore(models, None, None, "coreml", Interpreter).speech_encoder(folder)
+        VoiceLoader(models, None, None, "coreml", Interpreter).speech_encoder(folder)
     shutil.copytree(packages(models)[0], packages(models)[1], dirs_exist_ok=True)
     with pytest.raises(WeightsError, match="is not a Core ML package of roberta"):
         CoreMLCharacterEncoder(packages(models)[1], Interpreter)
@@ -164,10 +165,10 @@ def test_a_package_of_other_weights_is_refused(models):
 def test_a_voice_for_the_published_encoder_takes_a_package_of_the_weights_beside_it(models):
     file = models / "voices/small/voice.json"
     voice = json.loads(file.read_text(encoding="utf-8"))
-    voice["encoders"]["cnhubert"] = store.OFFICIAL
+    voice["encoders"]["cnhubert"] = OFFICIAL
     file.write_text(json.dumps(voice), encoding="utf-8")
     folder = VoiceFolder.read(file.parent)
-    coreml = ModelStore(models, None, None, "coreml", Interpreter)
+    coreml = VoiceLoader(models, None, None, "coreml", Interpreter)
     assert coreml.speech_encoder(folder) is coreml.speech_encoder(folder)
     write(models / "encoders/cnhubert.safetensors", CNHubert, CNHUBERT, 77)
     with pytest.raises(VoiceError, match=r"made with another cnhubert .* make the package again"):

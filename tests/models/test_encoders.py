@@ -9,7 +9,7 @@ import pytest
 from gpt_sovits_mlx.convert import convert_cnhubert, convert_roberta
 from gpt_sovits_mlx.encoders.mlx import MLXCharacterEncoder, MLXSpeechEncoder
 from gpt_sovits_mlx.errors import DependencyError
-from gpt_sovits_mlx.voice import APPENDED_SILENCE
+from gpt_sovits_mlx.voices.enrolment import APPENDED_SILENCE
 
 
 def excess(ours: mx.array, stored: np.ndarray) -> float:

@@ -5,6 +5,7 @@ what a file asks for.
 """
 
 from ..quantization import Quantization
+from ..voices.recipe import VoiceRecipe
 from .cnhubert import convert_cnhubert
 from .fetch import convert_encoders, fetch_encoders
 from .gpt import convert_gpt
@@ -17,6 +18,7 @@ __all__ = [
     "Conversion",
     "Quantization",
     "VoiceConversion",
+    "VoiceRecipe",
     "convert_cnhubert",
     "convert_encoders",
     "convert_gpt",

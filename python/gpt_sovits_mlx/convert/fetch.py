@@ -10,6 +10,7 @@ from pathlib import Path
 from ..errors import DependencyError, WeightsError
 from ..files import file_sha256
 from ..quantization import Quantization
+from ..voices.library import encoder_file, encoders_folder
 from .cnhubert import convert_cnhubert
 from .output import Conversion
 from .roberta import convert_roberta
@@ -79,7 +80,7 @@ def fetch_encoders(
             f"cannot download {', '.join(ENCODERS[name].folder for name in names)} from huggingface.co/"
             f"{REPOSITORY} ({reason}): connect and try again, or take these folders from a GPT-SoVITS"
             " installation (GPT_SoVITS/pretrained_models) and convert each with"
-            f" scripts/convert_{{{','.join(names)}}}_weights.py into {Path(model_dir) / 'encoders'}"
+            f" scripts/convert_{{{','.join(names)}}}_weights.py into {encoders_folder(Path(model_dir))}"
         ) from None
     for file in files:
         if not (folder / file).is_file() or file_sha256(folder / file) != SHA256[file]:
@@ -113,13 +114,13 @@ def convert_encoders(
     Raises:
         WeightsError: a folder is missing or cannot be converted.
     """
-    source, encoders = Path(source), Path(model_dir) / "encoders"
+    source = Path(source)
     for name in names:
         if not (source / ENCODERS[name].folder).is_dir():
             raise WeightsError(f"{source} holds no folder {ENCODERS[name].folder}: give GPT_SoVITS/pretrained_models")
     return {
         name: ENCODERS[name].convert(
-            source / ENCODERS[name].folder, encoders / f"{name}.safetensors", dtype, progress, quantization
+            source / ENCODERS[name].folder, encoder_file(Path(model_dir), name), dtype, progress, quantization
         )
         for name in names
     }

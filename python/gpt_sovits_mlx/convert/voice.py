@@ -1,23 +1,24 @@
-"""A whole voice out of official files: weights, configurations, reference recording and `voice.json`."""
+"""A whole voice out of official files: weights, configurations, reference recording and `voice.json`, enrolled."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soundfile
 
-from ..audio import REFERENCE_SECONDS
-from ..errors import AudioError, VoiceError
-from ..quantization import Quantization
-from ..text import LANGUAGES
+from .. import audio
+from ..errors import VoiceError
+from ..files import file_sha256
+from ..voices.enrolment import check_length
+from ..voices.format import GPT_FILE, OFFICIAL, REFERENCE_FILE, SOVITS_FILE, VOICE_FILE, Reference, VoiceFolder
+from ..voices.library import ENCODERS, encoder_file, encoder_of, model_home, voice_path
+from ..voices.loader import VoiceLoader
+from ..voices.recipe import VoiceRecipe
 from .gpt import convert_gpt
 from .output import Conversion
 from .sovits import SYMBOLS, convert_sovits
@@ -25,156 +26,141 @@ from .sovits import SYMBOLS, convert_sovits
 
 @dataclass(frozen=True)
 class VoiceConversion:
-    """What `convert_voice` made: the folder, the content of `voice.json`, and both conversions."""
+    """What `convert_voice` made.
 
-    folder: Path
-    voice: dict[str, Any]
+    Attributes:
+        voice: the folder.
+        gpt, sovits: both conversions.
+        missing: encoders that must be installed before the voice's reference can be enrolled; empty where it is.
+    """
+
+    voice: VoiceFolder
     gpt: Conversion
     sovits: Conversion
+    missing: tuple[str, ...]
 
 
 def convert_voice(
-    gpt: Path | str,
-    sovits: Path | str,
-    reference: Path | str,
-    text: str,
-    language: str,
-    output: Path | str,
-    *,
-    name: str | None = None,
-    auxiliary: Sequence[Path | str] = (),
-    languages: Sequence[str] | None = None,
-    encoders: Mapping[str, str | None] | None = None,
-    defaults: Mapping[str, Any] | None = None,
-    licence: str = "",
-    card: str = "",
-    dtype: str | None = None,
-    quantization: Quantization | None = None,
+    recipe: VoiceRecipe,
+    model_dir: Path | str | None = None,
+    output: Path | str | None = None,
     overwrite: bool = False,
     progress: bool = False,
 ) -> VoiceConversion:
-    """Make a complete voice folder of the files that users of GPT-SoVITS have.
+    """Make a complete voice of the files that users of GPT-SoVITS have.
+
+    Its reference is enrolled where the encoders are installed, else when it first speaks.
 
     Args:
-        gpt: the GPT's `.ckpt`.
-        sovits: the SoVITS `.pth`, v1 or v2.
-        reference: a recording of the voice, 3 to 10 seconds, in any format that libsndfile reads.
-        text: what is said in it, word by word.
-        language: the language of the text, one of `gpt_sovits_mlx.text.LANGUAGES`.
-        output: the voice's folder, made here.
-        name: the voice's name; by default the folder's.
-        auxiliary: more recordings of the voice, whose timbre is mixed in.
-        languages: what the voice speaks; by default all that the text front end knows.
-        encoders: {"cnhubert": SHA-256 of its weights, "roberta": likewise} that the voice is used with; or a
-            path inside the voice, or None where it was trained without.
-        defaults: sampling settings that suit the voice (`top_k`, `temperature`, …).
-        licence: under which the voice may be used.
-        card: who speaks, where the recordings come from.
-        dtype: as of `convert_gpt` and `convert_sovits`.
-        quantization: of the GPT, as of `convert_gpt`.
-        overwrite: replace an existing folder.
+        recipe: what it is made of.
+        model_dir: the model folder, by default the user's; its encoders are those that the voice is made for.
+        output: the voice's folder, made here; by default `voices/` and the recipe's name in the model folder.
+        overwrite: replace an existing voice.
         progress: show progress bars.
 
     Raises:
-        VoiceError: the folder exists, the language is unknown, the transcript is empty or the two models do
-            not belong together.
+        VoiceError: the folder exists, the voice has no name, the two models do not belong together, or an encoder
+            is another than the recipe's.
         AudioError: a recording cannot be read or is too short or too long.
+        TextError: the transcript cannot be spoken.
         WeightsError: a checkpoint cannot be converted. Whatever is raised, nothing is left.
     """
-    folder = Path(output)
-    name = name or folder.name
-    languages = _check_languages(language, languages)
-    _check_request(folder, text, overwrite)
+    models = model_home(model_dir)
+    if output is None and recipe.name is None:
+        raise VoiceError("the voice has no name: give it one, or the folder to write")
+    folder = Path(output).expanduser() if output is not None else voice_path(models, recipe.name or "")
+    _check_folder(folder, overwrite)
     # the cheap checks come before the large files
-    recording = read_reference(Path(reference), REFERENCE_SECONDS)
-    extras = {f"auxiliary_{i}.wav": read_reference(Path(path)) for i, path in enumerate(auxiliary)}
+    recordings = {REFERENCE_FILE: _Recording.read(Path(recipe.reference), is_reference=True)}
+    recordings |= {f"auxiliary_{i}.wav": _Recording.read(Path(path)) for i, path in enumerate(recipe.auxiliary)}
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as work:
             made = Path(work) / folder.name
             made.mkdir()
-            first = convert_gpt(gpt, made / "gpt.safetensors", dtype, progress, quantization)
-            second = convert_sovits(sovits, made / "sovits.safetensors", dtype, progress)
-            _check_pair(first, second, Path(gpt), Path(sovits))
-            for file, (samples, rate, subtype) in {"reference.wav": recording, **extras}.items():
-                soundfile.write(made / file, samples, rate, subtype=subtype, format="WAV")
-            voice = {
-                "format": 1,
-                "name": name,
-                "version": second.config["version"],
-                "sample_rate": second.config["data"]["sampling_rate"],
-                "reference": {"text": text.strip(), "language": language, "auxiliary": list(extras)},
-                "languages": list(languages),
-                "encoders": {"cnhubert": None, "roberta": None, **(encoders or {})},
-                **({"defaults": dict(defaults)} if defaults else {}),
-                "licence": licence,
-                "card": card,
-            }
-            content = json.dumps(voice, indent=2, ensure_ascii=False) + "\n"
-            (made / "voice.json").write_text(content, encoding="utf-8")
+            gpt = convert_gpt(recipe.gpt, made / GPT_FILE, recipe.dtype, progress, recipe.quantization)
+            sovits = convert_sovits(recipe.sovits, made / SOVITS_FILE, recipe.dtype, progress)
+            _check_pair(gpt, sovits, recipe)
+            for file, recording in recordings.items():
+                recording.write(made / file)
+            voice = _described(recipe, made, recipe.name or folder.name, list(recordings), sovits, models)
+            voice.write()
+            missing = tuple(
+                name for name in ENCODERS if voice.uses(name) and not encoder_of(voice, name, models).is_file()
+            )
+            if not missing:
+                VoiceLoader(models, encoder_backend="auto").voice(voice)
             _replace(made, folder, Path(work) / "replaced")
     except (OSError, soundfile.SoundFileError) as error:
         raise VoiceError(f"cannot write the voice {folder}: {' '.join(str(error).split())}") from None
-    return VoiceConversion(folder, voice, _moved(first, folder), _moved(second, folder))
+    return VoiceConversion(VoiceFolder.read(folder), _moved(gpt, folder), _moved(sovits, folder), missing)
 
 
-def read_reference(path: Path, seconds: tuple[float, float] | None = None) -> tuple[np.ndarray, int, str]:
-    """A recording as whole numbers (frames, channels), its sample rate, and the PCM subtype that holds it.
+def _described(
+    recipe: VoiceRecipe, path: Path, name: str, recordings: list[str], sovits: Conversion, models: Path
+) -> VoiceFolder:
+    """The voice, as its `voice.json` is to describe it."""
+    if recipe.encoders is None:
+        found = {encoder: encoder_file(models, encoder) for encoder in ENCODERS}
+        encoders = {encoder: file_sha256(file) if file.is_file() else OFFICIAL for encoder, file in found.items()}
+    else:
+        encoders = {**dict.fromkeys(ENCODERS), **recipe.encoders}
+    main, *auxiliary = (path / file for file in recordings)
+    return VoiceFolder(
+        path=path,
+        name=name,
+        version=sovits.config["version"],
+        sample_rate=sovits.config["data"]["sampling_rate"],
+        languages=tuple(recipe.languages),
+        reference=Reference(main, recipe.text.strip(), recipe.language, tuple(auxiliary)),
+        encoders=encoders,
+        weights=path,
+        defaults=recipe.defaults,
+        licence=recipe.licence,
+        card=recipe.card,
+    )
+
+
+@dataclass(frozen=True)
+class _Recording:
+    """A recording as it is stored: whole numbers (frames, channels) in the PCM subtype that holds them.
 
     16-bit recordings keep their very samples; others become 24-bit PCM, scaled to fit if they are too loud.
-
-    Args:
-        path: the recording.
-        seconds: least and greatest length allowed, or None for any.
-
-    Raises:
-        AudioError: it cannot be read, is damaged, or is too short or too long.
     """
-    try:
-        with soundfile.SoundFile(path) as file:
-            subtype, rate = file.subtype, file.samplerate
-            samples = file.read(dtype="float64", always_2d=True)
-    except (soundfile.SoundFileError, OSError) as error:
-        raise AudioError(f"cannot read the recording {path}: {' '.join(str(error).split())}") from None
-    if not samples.size or not np.isfinite(samples).all():
-        raise AudioError(f"the recording {path} is empty or damaged: use another one")
-    length = len(samples) / rate
-    if seconds and not seconds[0] <= length <= seconds[1]:
-        least, most = seconds
-        raise AudioError(
-            f"the reference {path} is {length:.2f} s long: cut it to between {least:g} and {most:g} seconds"
-        )
-    samples = samples / max(1.0, float(np.abs(samples).max()))
-    if subtype in ("PCM_16", "PCM_U8", "PCM_S8"):
-        return np.clip(np.rint(samples * 2**15), -(2**15), 2**15 - 1).astype(np.int16), rate, "PCM_16"
-    whole = np.clip(np.rint(samples * 2**23), -(2**23), 2**23 - 1).astype(np.int32)
-    return whole << 8, rate, "PCM_24"  # the library takes the upper 24 bits of 32
+
+    samples: np.ndarray
+    rate: int
+    subtype: str
+
+    @classmethod
+    def read(cls, path: Path, is_reference: bool = False) -> _Recording:
+        """Raises `AudioError` where it cannot be used."""
+        frames, rate, subtype = audio.read_channels(path)
+        if is_reference:
+            check_length(path, len(frames) / rate)
+        frames = frames / max(1.0, float(np.abs(frames).max()))
+        if subtype in ("PCM_16", "PCM_U8", "PCM_S8"):
+            return cls(np.clip(np.rint(frames * 2**15), -(2**15), 2**15 - 1).astype(np.int16), rate, "PCM_16")
+        whole = np.clip(np.rint(frames * 2**23), -(2**23), 2**23 - 1).astype(np.int32)
+        return cls(whole << 8, rate, "PCM_24")  # the library takes the upper 24 bits of 32
+
+    def write(self, path: Path) -> None:
+        soundfile.write(path, self.samples, self.rate, subtype=self.subtype, format="WAV")
 
 
-def _check_languages(language: str, languages: Sequence[str] | None) -> list[str]:
-    """The languages that the voice speaks, all known to the text front end as the reference's must be."""
-    spoken = list(LANGUAGES if languages is None else languages)
-    for code in (language, *spoken):
-        if code not in LANGUAGES:
-            raise VoiceError(f"the language {code!r} is unknown: choose among {', '.join(LANGUAGES)}")
-    return spoken
-
-
-def _check_request(folder: Path, text: str, overwrite: bool) -> None:
+def _check_folder(folder: Path, overwrite: bool) -> None:
     if folder.exists() and not overwrite:
         raise VoiceError(f"the voice {folder} exists already: choose another name or overwrite it")
-    if folder.exists() and not (folder / "voice.json").is_file():
+    if folder.exists() and not (folder / VOICE_FILE).is_file():
         raise VoiceError(f"{folder} exists and is no voice: it is not overwritten, choose another name")
-    if not text.strip():
-        raise VoiceError("the transcript of the reference is empty: write down what is said in it")
 
 
-def _check_pair(gpt: Conversion, sovits: Conversion, gpt_path: Path, sovits_path: Path) -> None:
+def _check_pair(gpt: Conversion, sovits: Conversion, recipe: VoiceRecipe) -> None:
     """The GPT must know every phoneme of the SoVITS model's version."""
     symbols = SYMBOLS[sovits.config["symbols"]]
     if gpt.config["phoneme_vocab_size"] < symbols:
         raise VoiceError(
-            f"{gpt_path} knows {gpt.config['phoneme_vocab_size']} phonemes, {sovits_path} is of"
+            f"{recipe.gpt} knows {gpt.config['phoneme_vocab_size']} phonemes, {recipe.sovits} is of"
             f" {sovits.config['version']} with {symbols}: give the two files that were trained together"
         )
 
@@ -194,11 +180,5 @@ def _replace(made: Path, folder: Path, aside: Path) -> None:
 
 
 def _moved(conversion: Conversion, folder: Path) -> Conversion:
-    return Conversion(
-        folder / conversion.weights.name,
-        folder / conversion.config_path.name,
-        conversion.config,
-        conversion.parameters,
-        conversion.sha256,
-        conversion.unused,
-    )
+    weights, config_path = (folder / path.name for path in (conversion.weights, conversion.config_path))
+    return replace(conversion, weights=weights, config_path=config_path)

@@ -112,12 +112,18 @@ class FoldedStep:
 
     def __init__(self, model: TextToSemantic):
         layers = model.h.layers
-        self.model, self.dtype = model, model.ar_audio_embedding.word_embeddings.weight.dtype
+        # parts of the model, which keeps this: no circle that would wait for a collection of garbage
+        self.embedding, self.predict, self.table = (
+            model.ar_audio_embedding,
+            model.ar_predict_layer,
+            model.ar_audio_position,
+        )
+        self.dtype = model.ar_audio_embedding.word_embeddings.weight.dtype
         self.layers = [
             FoldedLayer.of(layer, following) for layer, following in zip(layers, [*layers[1:], None], strict=True)
         ]
         self.carried = layers[0].self_attn.out_proj.bias
-        self.positions = (model.ar_audio_position.derived() + self.carried).astype(self.dtype)
+        self.positions = (self.table.derived() + self.carried).astype(self.dtype)
         mx.eval(self.positions, [[each.in_bias, each.inner_bias, each.shift1, each.shift2] for each in self.layers])
 
     @classmethod
@@ -131,15 +137,15 @@ class FoldedStep:
         self, tokens: mx.array, positions: Sequence[int], mask: mx.array | None, caches: Sequence[KVCache]
     ) -> mx.array:
         """See `TextToSemantic.step`."""
-        x = self.model.ar_audio_embedding(tokens[:, None]) + self._at(positions)
+        x = self.embedding(tokens[:, None]) + self._at(positions)
         for layer, cache in zip(self.layers, caches, strict=True):
             x = layer(x, mask, cache)
-        return self.model.logits(x[:, 0])
+        return self.predict(x[:, 0].astype(mx.float32))
 
     def _at(self, positions: Sequence[int]) -> mx.array:
         """What is added at these positions, (B or 1, 1, width)."""
         if max(positions) >= len(self.positions):
-            return (self.model.ar_audio_position.at(positions) + self.carried).astype(self.dtype)[:, None]
+            return (self.table.at(positions) + self.carried).astype(self.dtype)[:, None]
         if len(set(positions)) == 1:
             return self.positions[positions[0] : positions[0] + 1][None]
         return self.positions[mx.array(list(positions))][:, None]

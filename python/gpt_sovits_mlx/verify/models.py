@@ -30,7 +30,7 @@ from ..models.t2s import TextToSemantic
 from ..runtime import backend
 from ..settings import Sampling
 from ..text import TextFrontend
-from ..voice import APPENDED_SILENCE
+from ..voices.enrolment import APPENDED_SILENCE
 from ..weights import model_of, prepare_to_speak
 from .golden import DATA, load_manifest, load_outputs, load_texts, placeholder_vocabulary, state
 from .report import Clock, Row

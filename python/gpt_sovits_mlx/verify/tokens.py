@@ -13,11 +13,13 @@ import numpy as np
 from .. import audio
 from ..encoders.coreml import CoreMLSpeechEncoder, Program, has_engine, runs_here
 from ..encoders.mlx import MLXSpeechEncoder
-from ..engine import GPTSoVITSEngine, voice_roots
+from ..engine import GPTSoVITSEngine
 from ..errors import DependencyError
 from ..models.sovits import SoVITS
-from ..runtime import model_home
-from ..voice import APPENDED_SILENCE, Voice, VoiceFolder, find_voice, voice_paths
+from ..voices.enrolment import APPENDED_SILENCE
+from ..voices.format import VoiceFolder
+from ..voices.library import find_voice, model_home, voice_paths, voice_roots
+from ..voices.voice import Voice
 from .coreml import ENGINE, INTERPRETER, NO_MAC, PROCESSOR, in_place, no_engine
 from .golden import DATA
 from .report import Clock, Row, not_run
@@ -69,7 +71,7 @@ def verify_tokens(model_dir: Path | None = None) -> Iterator[Row]:
     """The demo voice's own encoder and codebook on 40 utterances that it speaks itself."""
     from ..convert.coreml import require_converter
 
-    roots = voice_roots(model_dir or model_home())
+    roots = voice_roots(model_home(model_dir))
     weights = None
     if "demo" in {path.name for path in voice_paths(roots)}:
         weights = VoiceFolder.read(find_voice("demo", roots)).own_encoder("cnhubert")
