@@ -80,7 +80,7 @@ SPOKEN = "今天天气很好我们去公园散步吧一二三四五六七八九�
 def make_model_folder(folder: Path, voices: tuple[str, ...] = ("small",), roberta: bool = True) -> Path:
     """`encoders/` and `voices/<name>/`; voices differ in all weights and in their reference."""
     encoders = folder / "encoders"
-    write(encoders / "cnhubert.safetensors", CNHubert, CNHUBERT, 1)
+    write(encoders / "cnhubert.safetensors", CNHubert, CNHUBERT, 4)
     if roberta:
         write(encoders / "roberta.safetensors", Roberta, ROBERTA, 2)
         words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *SPOKEN]

@@ -107,7 +107,7 @@ def test_a_sentence_that_is_taken_out_is_gone_and_the_others_go_on(gpt, decoder,
 def test_all_may_leave(gpt, decoder, alone):
     decoder.join(sentences(gpt))
     decoder.leave(range(6))
-    assert not len(decoder) and not decoder.rows
+    assert not len(decoder) and not decoder.rows and decoder.advance() == []
     results = {number: Generation() for number in alone}
     decoder.join({2: sentences(gpt)[2]})
     while len(decoder):

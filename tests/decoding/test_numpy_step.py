@@ -14,7 +14,7 @@ from gpt_sovits_mlx.decoding.numpy_step import NumpyDecoder, NumpyStep, numpy_ro
 from gpt_sovits_mlx.decoding.plain import PlainDecoder
 from gpt_sovits_mlx.decoding.sampling import NoiseStream
 from gpt_sovits_mlx.decoding.state import DecodeState, prefill
-from gpt_sovits_mlx.models.t2s import TextToSemantic
+from gpt_sovits_mlx.models.t2s import TABLE_POSITIONS, TextToSemantic
 from gpt_sovits_mlx.runtime import backend
 from gpt_sovits_mlx.settings import Sampling
 from random_gpt import ODD, SHALLOW, SMALL, models
@@ -86,7 +86,7 @@ def test_a_position_beyond_the_table():
     gpt = models(SMALL, mx.float32)[0]
     [given] = requests(gpt, [5], [3])
     _, state = prefill(gpt, mx.array([given.phones]), None, mx.array([given.prompt]))
-    rows, far = numpy_rows(state, [5], [3]), gpt.ar_audio_position.LENGTH - 1
+    rows, far = numpy_rows(state, [5], [3]), TABLE_POSITIONS - 1
     state.positions, rows[0].position = [far], far
     for token in (7, 8):
         expected = np.array(plain_step(gpt, np.array([token]), state))

@@ -199,7 +199,7 @@ def test_sentences_get_the_same_tokens_alone_and_in_any_company(rows, monkeypatc
     """Rows that end make room for the next, among them prompts of other lengths and other settings."""
     model, plain = models(SMALL, mx.float32)
     drawn = [
-        Sampling(top_k=1000, temperature=50.0, max_tokens=150),
+        Sampling(top_k=1000, temperature=50.0, max_tokens=400),
         Sampling(top_k=1, max_tokens=70),
         Sampling(top_k=20, temperature=5.0, repetition_penalty=1.0, max_tokens=41),
     ]
@@ -208,5 +208,5 @@ def test_sentences_get_the_same_tokens_alone_and_in_any_company(rows, monkeypatc
     monkeypatch.setattr("gpt_sovits_mlx.decoding.generation.decoder_for", PlainDecoder)
     expected = [generate(plain, [given])[0] for given in queue]
     assert found == expected
-    assert sum(r.ended for r in expected) > 1 and any(not r.ended for r in expected)
+    assert any(r.ended for r in expected) and any(not r.ended for r in expected)
     assert sum(busy) == sum(len(r.tokens) + r.ended for r in expected)

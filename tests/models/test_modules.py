@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from gpt_sovits_mlx import tuning
 from gpt_sovits_mlx.convert import Quantization, convert_gpt, convert_sovits
 from gpt_sovits_mlx.decoding.cuda_step import CudaStep, kernel_rows
 from gpt_sovits_mlx.decoding.forms import step_of
@@ -105,15 +106,16 @@ def test_files_of_earlier_converters_load(name, checkpoint, tmp_path):
     assert load_stored(kind, path).config == expected
 
 
-@pytest.mark.parametrize("name", ["GPT", "SoVITS v1", "CNHubert"])
-def test_a_model_that_only_speaks_holds_each_number_once(name, checkpoint, tmp_path):
+@pytest.mark.parametrize("back_end", ["cpu", "metal", "cuda"])
+@pytest.mark.parametrize("name", ["GPT", "SoVITS v2", "CNHubert"])
+def test_a_model_that_only_speaks_holds_each_number_once(name, back_end, checkpoint, tmp_path, monkeypatch):
     kind, make = FILES[name]
     path = make(checkpoint, tmp_path)
+    monkeypatch.setattr(tuning, "backend", lambda: back_end)
     numbers = sum(values.size for values in load_file(path).values())
     held = sum({id(array): array.size for array in arrays_of(load_model(kind, path))}.values())
-    tables = 2 * 4000 * load_stored(kind, path).config.hidden_dim if kind is TextToSemantic else 0
-    # on a CPU kernels are padded to whole strides
-    assert numbers <= held <= 1.06 * numbers + tables
+    # kernels are padded to whole strides where products are made of them
+    assert numbers <= held <= 1.15 * numbers
 
 
 class LoRALinear(nn.Module):

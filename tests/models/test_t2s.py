@@ -18,7 +18,7 @@ from gpt_sovits_mlx.decoding.plain import PlainDecoder
 from gpt_sovits_mlx.decoding.sampling import NoiseStream
 from gpt_sovits_mlx.decoding.state import prefill
 from gpt_sovits_mlx.errors import WeightsError
-from gpt_sovits_mlx.models.t2s import TextToSemantic
+from gpt_sovits_mlx.models.t2s import TABLE_POSITIONS, TextToSemantic
 from gpt_sovits_mlx.settings import Sampling
 from gpt_sovits_mlx.weights import load_model, model_of, read_config
 
@@ -210,10 +210,10 @@ def test_cache_grows_by_steps_and_keeps_what_it_holds():
 def test_positions_beyond_the_table(load_gpt):
     model = load_gpt("gpt_tiny")
     positions, width = model.ar_audio_position, model.config.hidden_dim
-    inside = positions(mx.zeros((1, 4, width)), positions.LENGTH - 4)
-    across = positions(mx.zeros((1, 6, width)), positions.LENGTH - 4)
+    inside = positions(mx.zeros((1, 4, width)), TABLE_POSITIONS - 4)
+    across = positions(mx.zeros((1, 6, width)), TABLE_POSITIONS - 4)
     assert np.allclose(np.array(inside), np.array(across[:, :4]), atol=1e-6)
-    rows = positions.at([7, positions.LENGTH - 3, positions.LENGTH + 1])
+    rows = positions.at([7, TABLE_POSITIONS - 3, TABLE_POSITIONS + 1])
     assert np.allclose(np.array(rows[1:]), np.array(across[0, [1, 5]]), atol=1e-6)
 
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from ..kernels.decode_layout import DecoderSizes, device
 from ..kernels.decode_steps import MATRICES, DecodeKernel, DecodeRow, Draw, Matrix
-from ..models.t2s import DecoderLayer, TextToSemantic
+from ..layers.derived import parts_of
+from ..models.t2s import TABLE_POSITIONS, DecoderLayer, TextToSemantic
 from .cache import STEP
 from .decoder import Decoder, DecodeRequest, Event
 from .sampling import LEAST_TEMPERATURE, MIN_TOKENS, Sampling
@@ -38,7 +39,7 @@ class CudaDecoder(Decoder):
     def usual_rows(self) -> int:
         return self.most_rows
 
-    def advance(self) -> list[list[Event]]:
+    def _advance(self) -> list[list[Event]]:
         kernel = self.step.kernel
         if self._layout(len(self)) < self._layout(len(self.rows)):
             self._keep([at for at, row in enumerate(self.rows) if row.going])
@@ -147,7 +148,7 @@ class CudaStep:
         return self._table if count <= len(self._table) else self._rows(count)
 
     def _rows(self, count: int) -> mx.array:
-        table = self._positions.rows(0, max(count, self._positions.LENGTH)).astype(self._dtype)
+        table = self._positions.rows(0, max(count, TABLE_POSITIONS)).astype(self._dtype)
         mx.eval(table)
         return table
 
@@ -179,8 +180,7 @@ def _together(linears: Sequence[Any]) -> Matrix:
     parts = {}
     for name in names:
         parts[name] = joined = mx.stack([linear[name] for linear in linears])
-        # an index would copy them
-        views = [part.squeeze(0) for part in mx.split(joined, len(joined))]
+        views = parts_of(joined)
         mx.eval(joined, views)
         for linear, view in zip(linears, views, strict=True):
             linear[name] = view

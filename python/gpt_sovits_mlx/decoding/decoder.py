@@ -132,10 +132,16 @@ class Decoder(ABC):
             row.going = row.going and row.number not in numbers
         self._keep([at for at, row in enumerate(self.rows) if row.going])
 
-    @abstractmethod
     def advance(self) -> list[list[Event]]:
-        """One step or more of all sentences under way, and what each step gave. A sentence ends with its end token, or
-        with the last token that its `max_tokens` allow, and is then no longer under way."""
+        """One step or more of all sentences under way, and what each step gave; nothing where none is under way.
+
+        A sentence ends with its end token, or with the last token that its `max_tokens` allow.
+        """
+        return self._advance() if len(self) else []
+
+    @abstractmethod
+    def _advance(self) -> list[list[Event]]:
+        """`advance`, where some sentence is under way."""
 
     def _keep(self, places: Sequence[int]) -> None:
         """Keep only these rows."""

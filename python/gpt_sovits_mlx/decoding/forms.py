@@ -51,8 +51,8 @@ def step_of(model: TextToSemantic) -> Step | None:
     It is made again where a weight has been replaced.
     """
     with _lock:
-        weights, held = _weights(model), getattr(model, "_step", None)
-        if held is None or held.backend != backend() or _differ(held.weights, weights):
+        held = getattr(model, "_step", None)
+        if held is None or held.backend != backend() or _differ(held.weights, _weights(model)):
             made = (kind.of(model) for kind in _STEPS[backend()])
             step = next((step for step in made if step is not None), None)
             # the kernel's layers hold views of its weights from now on

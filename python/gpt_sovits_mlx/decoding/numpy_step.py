@@ -15,7 +15,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ..models.t2s import DecoderLayer, TextToSemantic
+from ..models.t2s import TABLE_POSITIONS, DecoderLayer, TextToSemantic
 from ..runtime import numpy_view
 from .cache import STEP
 from .decoder import DecodeRequest, Event, SteppingDecoder
@@ -68,7 +68,7 @@ class NumpyDecoder(SteppingDecoder):
         super().__init__(model)
         self.step, self.states = step, list[NumpyRow]()
 
-    def advance(self) -> list[list[Event]]:
+    def _advance(self) -> list[list[Event]]:
         _, result = self._draw()
         mx.async_eval(result, self.seen)
         drawn = np.array(result)
@@ -94,7 +94,8 @@ class NumpyStep:
 
     def __init__(self, model: TextToSemantic):
         self.layers = [NumpyLayer.of(layer) for layer in model.h.layers]
-        self.attention, self.positions = NumpyAttention(model.config.head), model.ar_audio_position
+        self.attention, self.position = NumpyAttention(model.config.head), model.ar_audio_position
+        self.positions = numpy_view(self.position.rows(0, TABLE_POSITIONS))
         self.embedding = numpy_view(model.ar_audio_embedding.word_embeddings.weight)
         self.predict = NumpyProduct(model.ar_predict_layer)
 
@@ -109,7 +110,7 @@ class NumpyStep:
 
     def __call__(self, tokens: np.ndarray, rows: Sequence[NumpyRow]) -> mx.array:
         """The rows' newest tokens (B,) → logits (B, vocab) of the next ones, float32; the rows take them in."""
-        x = self.embedding[tokens] + np.array(self.positions.at([row.position for row in rows]))
+        x = self.embedding[tokens] + self._at([row.position for row in rows])
         for row in rows:
             row.make_room()
         for at, layer in enumerate(self.layers):
@@ -119,6 +120,12 @@ class NumpyStep:
             row.length += 1
             row.position += 1
         return mx.array(self.predict(x))
+
+    def _at(self, positions: Sequence[int]) -> np.ndarray:
+        """What is added at these positions, (B, width)."""
+        if max(positions) < len(self.positions):
+            return self.positions[positions]
+        return np.array(self.position.at(positions))
 
 
 class NumpyAttention:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..layers.attention import dot_product, merge_heads
 from ..layers.linear import LinearLayer, product, whole_weight
-from ..models.t2s import DecoderLayer, TextToSemantic
+from ..models.t2s import TABLE_POSITIONS, DecoderLayer, TextToSemantic
 from .cache import KVCache
 from .decoder import DecodeRequest, Event, SteppingDecoder
 from .state import DecodeState
@@ -35,7 +35,7 @@ class PlainDecoder(SteppingDecoder):
         super().__init__(model)
         self.step = step or model.step
 
-    def advance(self) -> list[list[Event]]:
+    def _advance(self) -> list[list[Event]]:
         if 2 * len(self) <= len(self.rows):
             self._keep([at for at, row in enumerate(self.rows) if row.going])
         tokens, result = self._draw()
@@ -99,7 +99,8 @@ class FoldedLayer:
         projected = product(attention.in_proj, x, self.in_bias)
         projected = projected.reshape(len(x), 1, 3, attention.heads, -1).transpose(2, 0, 3, 1, 4)
         keys, values = cache.append(projected[1:])
-        attended = merge_heads(dot_product(projected[0], keys, values, attention.scale, mask))
+        queries = projected[:1].squeeze(0)  # a view: an index would copy
+        attended = merge_heads(dot_product(queries, keys, values, attention.scale, mask))
         x = product(attention.out_proj, attended, x)
         x = mx.fast.layer_norm(x, layer.norm1.weight, self.shift1, layer.norm1.eps)
         inner = mx.maximum(product(layer.linear1, x, self.inner_bias), 0)
@@ -123,7 +124,7 @@ class FoldedStep:
             FoldedLayer.of(layer, following) for layer, following in zip(layers, [*layers[1:], None], strict=True)
         ]
         self.carried = layers[0].self_attn.out_proj.bias
-        self.positions = (self.table.derived() + self.carried).astype(self.dtype)
+        self.positions = (self.table.rows(0, TABLE_POSITIONS) + self.carried).astype(self.dtype)
         mx.eval(self.positions, [[each.in_bias, each.inner_bias, each.shift1, each.shift2] for each in self.layers])
 
     @classmethod

@@ -67,7 +67,7 @@ class MultiHeadAttention(nn.Module):
         q, k, v = self.conv_q(x), self.conv_k(context), self.conv_v(context)
         if "emb_rel_k" not in self:
             return self.conv_o(attend(q, k, v, self.heads, self.scale, keys))
-        rel_k, rel_v = self.emb_rel_k[0], self.emb_rel_v[0]
+        rel_k, rel_v = self.emb_rel_k.squeeze(0), self.emb_rel_v.squeeze(0)
         q, k, v = (split_heads(t, self.heads) for t in (q * self.scale, k, v))
         scores = q @ k.swapaxes(-1, -2) + band_to_matrix(q @ rel_k.T)
         if keys is not None:

@@ -13,7 +13,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..tuning import forms
-from .derived import Derived, Source
+from .derived import Derived, Source, parts_of
 
 TAPS_OF_A_RUN = 16
 """Taps that a grouped convolution on a CPU takes at once."""
@@ -90,7 +90,7 @@ class Conv1d(Derived[mx.array]):
 
     def _frames(self, x: mx.array) -> mx.array:
         """Σ over runs of taps of (frames laid out as rows of run · in values) @ (run), a product for each group."""
-        weight = self.derived()
+        first, *others = parts_of(self.derived())
         x = mx.contiguous(mx.pad(x, [(0, 0), (self.padding, self.padding), (0, 0)]))
         batch, padded, channels = x.shape
         count = (padded - self.dilation * (self.kernel_size - 1) - 1) // self.stride + 1
@@ -99,9 +99,9 @@ class Conv1d(Derived[mx.array]):
         shape = (batch, self.groups, rows, self._run, channels // self.groups)
         steps = (padded * channels, shape[-1], self.stride * channels, self.dilation * channels, 1)
         frames = mx.as_strided(x, shape, steps).reshape(batch, self.groups, rows, -1)
-        y = frames[:, :, :count] @ weight[0]
-        for run in range(1, len(weight)):
-            y = y + frames[:, :, run * self._run : run * self._run + count] @ weight[run]
+        y = frames[:, :, :count] @ first
+        for run, weight in enumerate(others, start=1):
+            y = y + frames[:, :, run * self._run : run * self._run + count] @ weight
         y = y.transpose(0, 2, 1, 3).reshape(batch, count, -1)
         return y + self.bias if "bias" in self else y
 
@@ -121,7 +121,7 @@ class Conv1d(Derived[mx.array]):
         out = None
         if "bias" in self:  # repeated by BLAS, faster than MLX does it
             out = mx.ones((rows, 1), self.bias.dtype) @ self.bias[None]
-        for tap, weight in enumerate(taps):
+        for tap, weight in enumerate(parts_of(taps)):
             shifted = flat[tap * self.dilation : tap * self.dilation + rows]
             left = self.kernel_size - tap * self.stride
             if left < self.stride:  # the last one ends within a row
@@ -245,7 +245,7 @@ class ConvTranspose1d(Derived[tuple[mx.array, mx.array]]):
         around = len(phases) - 1
         x = mx.pad(x, [(0, 0), (around, around), (0, 0)]) if around else x
         out = bias
-        for block, weight in enumerate(phases):
+        for block, weight in enumerate(parts_of(phases)):
             out = mx.addmm(out, x[:, block : block + time + around], weight)
         length = (time - 1) * self.stride + self.kernel_size - 2 * self.padding
         return out.reshape(batch, -1, self.out_channels)[:, self.padding : self.padding + length]

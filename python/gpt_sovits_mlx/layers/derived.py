@@ -72,7 +72,7 @@ def derive_all(model: nn.Module, keep_sources: bool = True) -> None:
 
     Without `keep_sources`, parameters that serve for nothing else are let go, so that each number is held once.
     """
-    layers = [module for module in model.modules() if isinstance(module, Derived)]
+    layers = [module for module in model.modules() if isinstance(module, Derived) and module.sources()]
     if not keep_sources:
         for layer in layers:
             if not layer.SHARES_SOURCES:
@@ -80,6 +80,11 @@ def derive_all(model: nn.Module, keep_sources: bool = True) -> None:
     for layer in layers:
         layer.derived()
     mx.eval(list(arrays_of(model)))
+
+
+def parts_of(array: mx.array) -> list[mx.array]:
+    """(n, …) → n arrays in its memory; an index, or a loop over it, would copy each."""
+    return [part.squeeze(0) for part in mx.split(array, len(array))]
 
 
 def arrays_of(model: nn.Module) -> Iterator[mx.array]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any, Protocol
 
 import mlx.core as mx
@@ -18,7 +19,6 @@ import numpy as np
 
 from ..errors import WeightsError
 from ..layers.attention import dot_product, merge_heads
-from ..layers.derived import Derived, Source
 from .model import Model, Shape, size_of
 
 TENSOR_SIZES = {"linear_units": ("h.layers.0.linear1.weight", 0), "bert_dim": ("bert_proj.weight", 1)}
@@ -85,22 +85,13 @@ class TokenEmbedding(nn.Module):
         return self.word_embeddings(ids)
 
 
-class SinePosition(Derived[mx.array]):
+class SinePosition(nn.Module):
     """x + alpha · pe[position] (Vaswani et al. 2017; sines and cosines interleaved, alpha learned)."""
-
-    LENGTH = 4000
-    SHARES_SOURCES = True
 
     def __init__(self, width: int):
         super().__init__()
         self.alpha = mx.ones((1,))
         self.width = width
-
-    def sources(self) -> Sequence[Source]:
-        return [(self, "alpha")]
-
-    def derive(self) -> mx.array:
-        return self.alpha * self._sines(0, self.LENGTH)
 
     def __call__(self, x: mx.array, start: int = 0) -> mx.array:
         """(B, T, width), whose first position is `start`."""
@@ -108,18 +99,30 @@ class SinePosition(Derived[mx.array]):
 
     def at(self, positions: Sequence[int]) -> mx.array:
         """What is added at these positions, (B, width), float32."""
-        if max(positions) < self.LENGTH:
-            return self.derived()[mx.array(list(positions))]
         return mx.concatenate([self.rows(position, position + 1) for position in positions])
 
     def rows(self, start: int, end: int) -> mx.array:
         """What is added at the positions from `start` to `end`, (end − start, width), float32."""
-        return self.derived()[start:end] if end <= self.LENGTH else self.alpha * self._sines(start, end)
+        return self.alpha * mx.array(sines(start, end, self.width))
 
-    def _sines(self, start: int, end: int) -> mx.array:
-        rates = np.exp(np.arange(0, self.width, 2, dtype=np.float32) * np.float32(-math.log(10000) / self.width))
-        angles = np.arange(start, end, dtype=np.float32)[:, None] * rates
-        return mx.array(np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(end - start, self.width))
+
+TABLE_POSITIONS = 4000
+"""Positions of which the sines are kept."""
+
+
+def sines(start: int, end: int, width: int) -> np.ndarray:
+    """Sines and cosines of positions, (end − start, width), float32."""
+    if end <= TABLE_POSITIONS:
+        return _table(width)[start:end]
+    rates = np.exp(np.arange(0, width, 2, dtype=np.float32) * np.float32(-math.log(10000) / width))
+    angles = np.arange(start, end, dtype=np.float32)[:, None] * rates
+    return np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(end - start, width)
+
+
+@lru_cache(maxsize=4)
+def _table(width: int) -> np.ndarray:
+    first = sines(0, TABLE_POSITIONS + 1, width)
+    return first[:TABLE_POSITIONS]
 
 
 class SelfAttention(nn.Module):
@@ -134,7 +137,7 @@ class SelfAttention(nn.Module):
         """`mask`, of a shape like (B, heads, T, S), is true where a position may look."""
         batch, time, _ = x.shape
         projected = self.in_proj(x).reshape(batch, time, 3, self.heads, -1).transpose(2, 0, 3, 1, 4)
-        queries, keys_and_values = projected[0], projected[1:]
+        queries, keys_and_values = projected[:1].squeeze(0), projected[1:]  # views: an index would copy
         keys, values = keys_and_values if cache is None else cache.append(keys_and_values)
         return self.out_proj(merge_heads(dot_product(queries, keys, values, self.scale, mask)))
 

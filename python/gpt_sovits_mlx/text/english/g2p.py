@@ -12,8 +12,8 @@ from typing import Any
 
 from gpt_sovits_mlx.text.english.dictionary import homographs, pronunciations
 from gpt_sovits_mlx.text.english.tagger import tag_words
+from gpt_sovits_mlx.text.loading import loaded_once
 from gpt_sovits_mlx.text.markup import OVERRIDE_CLASS, Override, is_override
-from gpt_sovits_mlx.text.once import once
 from gpt_sovits_mlx.text.symbols import ARPABET, PUNCTUATION, UNKNOWN, split_words
 
 _VOICELESS = frozenset(split_words("P T K F TH HH"))
@@ -102,14 +102,14 @@ def _with_possessive(phones: tuple[str, ...]) -> tuple[str, ...]:
     return (*phones, "AH0", "Z") if phones[-1] in _SIBILANT else (*phones, "Z")
 
 
-@once
+@loaded_once
 def _tokenizer() -> Any:
     from nltk.tokenize import TweetTokenizer  # a second to import; needs none of nltk's data
 
     return TweetTokenizer()
 
 
-@once
+@loaded_once
 def _segmenter() -> Any:
     """wordsegment with its word counts: an object of its own, so that no thread sees one half loaded."""
     from wordsegment import Segmenter

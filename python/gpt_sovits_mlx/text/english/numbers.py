@@ -5,7 +5,7 @@ from __future__ import annotations
 from threading import Lock
 from typing import Any
 
-from gpt_sovits_mlx.text.once import once
+from gpt_sovits_mlx.text.loading import loaded_once
 from gpt_sovits_mlx.text.symbols import split_words
 
 # inflect stops at 10^36; long before that a listener wants digits, not quintillions.
@@ -15,7 +15,7 @@ _INFLECT_LOCK = Lock()
 _MONTHS = split_words("January February March April May June July August September October November December")
 
 
-@once
+@loaded_once
 def _inflect() -> Any:
     import inflect  # takes over a second, and most texts hold no numeral
 

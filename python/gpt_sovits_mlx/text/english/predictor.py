@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt_sovits_mlx.text.english.dictionary import g2p_en_file
-from gpt_sovits_mlx.text.once import once
+from gpt_sovits_mlx.text.loading import loaded_once
 from gpt_sovits_mlx.text.symbols import split_words
 
 _Array = NDArray[np.floating[Any]]
@@ -68,7 +68,7 @@ class _Predictor:
         return tuple("UNK" if phone == "<unk>" else phone for phone in phones if phone not in _SILENT)
 
 
-@once
+@loaded_once
 def _predictor() -> _Predictor:
     return _Predictor()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from gpt_sovits_mlx.text.once import once
+from gpt_sovits_mlx.text.loading import loaded_once
 
 
 def _words(words: str) -> frozenset[str]:
@@ -57,7 +57,7 @@ def tag_words(words: tuple[str, ...]) -> list[str]:
     return [_rule_tag(lower, i) for i in range(len(words))]
 
 
-@once
+@loaded_once
 def _nltk_tagger() -> Any:
     """nltk.pos_tag when its model lies on this machine, else None; nothing is fetched."""
     import nltk

@@ -10,7 +10,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def once(load: Callable[[], T]) -> Callable[[], T]:
+def loaded_once(load: Callable[[], T]) -> Callable[[], T]:
     """`load` called a single time: threads that ask meanwhile wait for its value instead of loading it too."""
     lock = RLock()
     loaded: list[T] = []
