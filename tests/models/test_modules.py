@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -250,3 +252,19 @@ def test_convolutions_follow_their_weights(checkpoint, tmp_path):
         assert np.array_equal(np.array(model.vocode(z, style)), before)
     prepare_to_speak(model)
     assert np.array_equal(np.array(model.vocode(z, style)), before)
+
+
+def test_a_model_that_nobody_holds_is_gone_at_once(checkpoint, tmp_path):
+    """Without a collection of garbage, for which a few large objects give no cause."""
+    models = [
+        load_model(FILES[name][0], FILES[name][1](checkpoint, tmp_path)) for name in ("GPT", "SoVITS v2", "CNHubert")
+    ]
+    step_of(models[0])
+    models[1].vocode(mx.zeros((1, 9, models[1].latent_width)), mx.zeros((1, 1, 32)))
+    alive = [weakref.ref(model) for model in models]
+    gc.disable()
+    try:
+        del models
+        assert not any(model() for model in alive)
+    finally:
+        gc.enable()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -15,9 +14,6 @@ import mlx.core as mx
 import numpy as np
 
 T = TypeVar("T")
-COLLECT = 8
-"""Python's garbage is collected whenever a part this small of `keep` has been let go: layers may refer to themselves,
-and their arrays would wait for a collection that a few large objects do not set off. It takes a tenth of a second."""
 
 
 class Loaded:
@@ -36,7 +32,6 @@ class Loaded:
         self._lock = threading.Lock()
         self._kept: OrderedDict[Hashable, _Kept] = OrderedDict()
         self._loading: dict[Hashable, _Loading] = {}
-        self._uncollected = 0
         self._alive: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
 
     @property
@@ -85,14 +80,7 @@ class Loaded:
                 self._alive[key] = kept.value
             total = sum(other.bytes for other in self._kept.values())
             while total > self.keep:
-                let_go = self._kept.popitem(last=False)[1].bytes
-                total -= let_go
-                self._uncollected += let_go
-            collect = self._uncollected > self.keep // COLLECT
-            if collect:
-                self._uncollected = 0
-        if collect:
-            gc.collect()
+                total -= self._kept.popitem(last=False)[1].bytes
 
 
 @dataclass
