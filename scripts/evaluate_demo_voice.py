@@ -102,16 +102,14 @@ class Theirs:
     def __init__(self, folder: Path) -> None:
         from scripts.train_demo_voice import phonemes, speakers, teacher
 
-        self._teacher, self._readers = teacher.Teacher(folder, "cpu"), phonemes.readers()
+        self._teacher, self._read = teacher.Teacher(folder, "cpu"), phonemes.teachers_own()
         self.voices, self._vocabulary = speakers.read_voices(folder), teacher.vocabulary(folder)
         self._rate, self.strangers = teacher.RATE, speakers.strangers()
 
     def say(self, styles: np.ndarray, text: str, language: str) -> np.ndarray:
-        reading = self._readers[language](text)
-        if reading is None:
-            raise ValueError(f"the teacher has no reading for {text!r}")
-        tokens = np.array([self._vocabulary[c] for c in reading.said if c in self._vocabulary], np.uint8)
-        audio, _ = self._teacher.say(tokens, styles)
+        said = self._read[language](text)
+        tokens = np.array([self._vocabulary[c] for c in said if c in self._vocabulary], np.uint8)
+        ((audio, _),) = self._teacher.say([tokens], [styles])
         return soxr.resample(audio, self._rate, RATE).astype(np.float32)
 
     def speaker(self, voice: str) -> Say:

@@ -30,7 +30,7 @@ def speaker_embedder(folder: Path, voices: Voices) -> Callable[[Speaker], np.nda
     tokens = np.array([vocab[c] for c in SAMPLE], np.uint8)
 
     def embed(speaker: Speaker) -> np.ndarray:
-        audio, _ = spoken.say(tokens, speaker.style(voices, "en"))
+        ((audio, _),) = spoken.say([tokens], [speaker.style(voices, "en")])
         return identity(soxr.resample(audio, teacher.RATE, RATE).astype(np.float32))
 
     return embed

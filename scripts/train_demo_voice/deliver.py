@@ -54,7 +54,7 @@ def write_references(folder: Path, out: Path) -> dict[str, Path]:
         if reading is None:
             raise RuntimeError(f"{name}: its reference is not read alike by the teacher and by us")
         tokens = np.array([vocab[c] for c in reading.said if c in vocab], np.uint8)
-        audio, _ = spoken.say(tokens, voices[voice.speaker].astype(np.float32))
+        ((audio, _),) = spoken.say([tokens], [voices[voice.speaker]])
         paths[name] = out / f"{name}.wav"
         soundfile.write(paths[name], audio * (0.5 / np.abs(audio).max()), teacher.RATE, subtype="PCM_16")
     return paths

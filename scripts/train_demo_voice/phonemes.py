@@ -35,6 +35,15 @@ def readers() -> dict[str, Reader]:
     return {"en": _English(), "zh": _Mandarin(), "ja": _Japanese()}
 
 
+def teachers_own() -> dict[str, Callable[[str], str]]:
+    """How the teacher by itself reads a text of each language: for judging it, where nothing of ours takes part."""
+    from hibari.g2p import G2P  # pyright: ignore[reportMissingImports]
+    from misaki.zh import ZHG2P  # pyright: ignore[reportMissingImports]
+
+    english, mandarin, japanese = G2P(), ZHG2P(), _Japanese()
+    return {"en": english, "zh": lambda text: mandarin(text)[0], "ja": japanese.said}
+
+
 def _front_end() -> Any:
     from gpt_sovits_mlx.text import TextFrontend
 
@@ -229,10 +238,11 @@ class _Japanese:
         if not any(re.fullmatch(r"[a-z]+|N", p) for p in phones) or "_" in phones:
             return None
         try:
-            said = self._teacher.words(text)
+            said = self.said(text)
         except (AssertionError, KeyError):  # a character without a reading
             return None
-        if re.search(r"[ぁ-んァ-ヶ一-龥]", said):
-            return None
-        said = re.sub(r"\s+", " ", said.strip())
-        return Reading(phones, re.sub(r'(?<![!",.:;?»—…”]) (?=ʔ)|(?<=ʔ) (?!["«“])', "", said))
+        return None if re.search(r"[ぁ-んァ-ヶ一-龥]", said) else Reading(phones, said)
+
+    def said(self, text: str) -> str:
+        said = re.sub(r"\s+", " ", self._teacher.words(text).strip())
+        return re.sub(r'(?<![!",.:;?»—…”]) (?=ʔ)|(?<=ʔ) (?!["«“])', "", said)

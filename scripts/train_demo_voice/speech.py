@@ -6,7 +6,7 @@ The teacher tells how many frames each of its phonemes lasts: those are the labe
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,23 +93,41 @@ def to_32k(audio: np.ndarray) -> np.ndarray:
 
 
 class Speech:
-    """The teacher with its speakers; `say` makes one row of a script."""
+    """The teacher with its speakers; `say` makes rows of a script."""
 
     def __init__(self, script: Script, speakers: Sequence[Speaker], voices: Voices, folder: Path, device: str) -> None:
         self._script, self._speakers, self._voices = script, speakers, voices
         self._teacher, self._labels = Teacher(folder, device), Labels(vocabulary(folder))
         self._styles: dict[tuple[int, int], np.ndarray] = {}
 
-    def say(self, row: int) -> Spoken | None:
-        """None where the teacher's audio is no sound at all."""
-        speaker, language = int(self._script.speaker[row]), int(self._script.language[row])
-        key = (speaker, language)
+    def say(self, rows: Sequence[int]) -> Iterator[tuple[int, Spoken]]:
+        """Each row with what is heard of it, shorter ones first; rows of which nothing is heard are left out."""
+        for batch in batches(rows, [len(self._script.tokens[row]) for row in rows]):
+            torch.manual_seed(batch[0])
+            tokens = [self._script.tokens[row] for row in batch]
+            said = self._teacher.say(tokens, [self._style(row) for row in batch])
+            for row, given, (audio, durations) in zip(batch, tokens, said, strict=True):
+                spoken = finish(audio, durations, *self._labels.classes(given))
+                if spoken is not None:
+                    yield row, spoken
+
+    def _style(self, row: int) -> np.ndarray:
+        key = int(self._script.speaker[row]), int(self._script.language[row])
         if key not in self._styles:
-            self._styles[key] = self._speakers[speaker].style(self._voices, LANGUAGES[language])
-        torch.manual_seed(row)
-        tokens = self._script.tokens[row]
-        audio, durations = self._teacher.say(tokens, self._styles[key])
-        return finish(audio, durations, *self._labels.classes(tokens))
+            self._styles[key] = self._speakers[key[0]].style(self._voices, LANGUAGES[key[1]])
+        return self._styles[key]
+
+
+def batches(rows: Sequence[int], lengths: Sequence[int], room: int = 2400) -> Iterator[list[int]]:
+    """`rows` by length in batches of near-equal ones, whose tokens, padded to the longest, are at most `room`."""
+    batch: list[int] = []
+    for length, row in sorted(zip(lengths, rows, strict=True)):
+        if batch and (len(batch) + 1) * length > room:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
 
 
 def finish(audio: np.ndarray, durations: np.ndarray, classes: np.ndarray, tones: np.ndarray) -> Spoken | None:
@@ -162,7 +180,7 @@ def _work(device: str, work: Path, folder: Path, next_block: Any, until: float) 
         path = work / "speech" / f"{block:04d}.npz"
         if path.exists():
             continue
-        said = [(row, spoken) for row in rows if (spoken := speech.say(row)) is not None]
+        said = list(speech.say(rows))
         done = [row for row, _ in said]
         save_block(path, done, [spoken for _, spoken in said], [int(script.speaker[row]) for row in done])
 

@@ -8,11 +8,14 @@ import sys
 import tempfile
 import types
 import warnings
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from . import dequantise
 
@@ -82,19 +85,71 @@ def _empty_model(vocab: dict[str, int]) -> Any:
 
 
 class Teacher:
+    """Speaks many utterances at once. The official code takes one at a time, which leaves a GPU idle; here shorter ones
+    are padded, and neither the recurrent layers nor the norms over time see the padding."""
+
     def __init__(self, folder: Path, device: str) -> None:
         self.device = device
-        model = _empty_model(vocabulary(folder))
-        model.load_state_dict({k: v.float() for k, v in torch.load(folder / STATE).items()})
-        self._model = model.to(device)
+        self._model = _empty_model(vocabulary(folder))
+        self._model.load_state_dict({k: v.float() for k, v in torch.load(folder / STATE).items()})
+        self._model.to(device)
+        self._frames = torch.ones(1, device=device)
+        for module in self._model.modules():
+            if type(module).__name__ == "AdaIN1d":
+                module.forward = partial(self._norm, module)
+
+    def _norm(self, module: Any, x: Tensor, style: Tensor) -> Tensor:
+        """Adaptive instance norm of (B, C, T) over each utterance's own part of T; zeros behind it."""
+        gain, shift = module.fc(style)[..., None].chunk(2, 1)
+        length = x.shape[-1]
+        ends = torch.ceil(self._frames * (length / self._frames.max()))[:, None, None]
+        inside = (torch.arange(length, device=x.device) < ends).to(x.dtype)
+        mean = (x * inside).sum(-1, keepdim=True) / ends
+        variance = ((x - mean).square() * inside).sum(-1, keepdim=True) / ends
+        return ((1 + gain) * (x - mean) * torch.rsqrt(variance + 1e-5) + shift) * inside
 
     @torch.no_grad()
-    def say(self, tokens: np.ndarray, styles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens (n,) and a voice's styles (510, 256) -> audio at 24 kHz, and how many frames each token lasts.
+    def say(self, tokens: Sequence[np.ndarray], styles: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Tokens (n,) and the styles (510, 256) of each one's voice -> audio at 24 kHz, and how many frames each token
+        lasts: those of a silence, the n tokens, and a silence, (n + 2,)."""
+        rows = [s[min(len(t), len(s)) - 1] for t, s in zip(tokens, styles, strict=True)]
+        style = torch.from_numpy(np.stack(rows)).float().to(self.device)
+        lengths = torch.tensor([len(t) + 2 for t in tokens])
+        wanted = torch.zeros(len(tokens), int(lengths.max()), dtype=torch.long)
+        for i, row in enumerate(tokens):
+            wanted[i, 1 : len(row) + 1] = torch.from_numpy(row.astype(np.int64))
+        audio, durations = self._speak(wanted.to(self.device), lengths, style)
+        frames = durations.sum(1).tolist()
+        sound, lasting = audio.cpu().numpy(), durations.cpu().numpy()
+        return [(sound[i, : frames[i] * FRAME], lasting[i, :n]) for i, n in enumerate(lengths.tolist())]
 
-        The durations are those of a silence, the n tokens, and a silence: (n + 2,).
-        """
-        style = torch.from_numpy(styles[min(len(tokens), len(styles)) - 1][None]).float().to(self.device)
-        wanted = torch.tensor([[0, *tokens.tolist(), 0]], device=self.device)
-        audio, durations = self._model.forward_with_tokens(wanted, style, 1.0)
-        return audio.flatten().float().cpu().numpy(), durations.cpu().numpy()
+    def _speak(self, tokens: Tensor, lengths: Tensor, style: Tensor) -> tuple[Tensor, Tensor]:
+        """Padded tokens (B, T), their counts (on the CPU), styles (B, 256) -> (B, samples), frames a token (B, T)."""
+        model, predictor = self._model, self._model.predictor
+        timbre, prosody = style[:, :128], style[:, 128:]
+        padding = torch.arange(tokens.shape[1], device=self.device) >= lengths.to(self.device)[:, None]
+        read = model.bert_encoder(model.bert(tokens, attention_mask=(~padding).int()))
+        encoded = predictor.text_encoder(read.transpose(1, 2), prosody, lengths, padding)
+        spans = predictor.duration_proj(_recurrent(predictor.lstm, encoded, lengths)).sigmoid().sum(-1)
+        durations = spans.round().clamp(min=1).long() * ~padding
+        self._frames = durations.sum(1).float()
+        ends = durations.cumsum(1)[..., None]
+        frame = torch.arange(int(ends.max()), device=self.device)
+        aligned = ((frame < ends) & (frame >= ends - durations[..., None])).float()  # (B, T, frames)
+        wide = encoded.transpose(1, 2) @ aligned
+        shared = _recurrent(predictor.shared, wide.transpose(1, 2), durations.sum(1).cpu()).transpose(1, 2)
+        pitch, energy = shared, shared
+        for block in predictor.F0:
+            pitch = block(pitch, prosody)
+        for block in predictor.N:
+            energy = block(energy, prosody)
+        inside = torch.arange(pitch.shape[-1], device=self.device) < 2 * self._frames[:, None]
+        curves = (layer(x)[:, 0] * inside for layer, x in ((predictor.F0_proj, pitch), (predictor.N_proj, energy)))
+        content = model.text_encoder(tokens, lengths, padding) @ aligned
+        return model.decoder(content, *curves, timbre)[:, 0], durations
+
+
+def _recurrent(layer: Any, x: Tensor, lengths: Tensor) -> Tensor:
+    """A recurrent layer over (B, T, C), each row only as far as its length."""
+    packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+    return nn.utils.rnn.pad_packed_sequence(layer(packed)[0], batch_first=True, total_length=x.shape[1])[0]

@@ -137,6 +137,11 @@ def test_resampling_keeps_a_tone() -> None:
     assert len(wide) == 32000 and np.abs(wide - wanted)[100:-100].max() < 1e-3
 
 
+def test_batches_are_full_and_of_near_equal_lengths() -> None:
+    made = list(speech.batches([7, 8, 9, 10], [100, 900, 110, 2500], room=2400))
+    assert made == [[7, 9], [8], [10]]
+
+
 def test_silence_around_speech_is_cut() -> None:
     audio = np.zeros(48000, np.float32)
     audio[20000:30000] = 0.1
