@@ -37,13 +37,17 @@ def words(text: str) -> list[str]:
 
 def syllables(text: str) -> list[str]:
     """Mandarin, as pinyin with tones: traditional characters simplified, numbers said, all but characters left out."""
-    import cn2an  # pyright: ignore[reportMissingImports]
     from opencc import OpenCC
     from pypinyin import Style, lazy_pinyin
 
-    plain = re.sub(r"\d+", lambda m: cn2an.an2cn(m[0]), OpenCC("t2s").convert(text))
-    characters = "".join(re.findall(r"[一-鿿]", plain))
+    characters = "".join(re.findall(r"[一-鿿]", _numbers_in_mandarin(OpenCC("t2s").convert(text))))
     return lazy_pinyin(characters, style=Style.TONE3, neutral_tone_with_five=True)
+
+
+def _numbers_in_mandarin(text: str) -> str:
+    import cn2an  # pyright: ignore[reportMissingImports]
+
+    return re.sub(r"\d+", lambda m: cn2an.an2cn(m[0]), text)
 
 
 def kana(text: str) -> list[str]:

@@ -48,6 +48,17 @@ def mean_log_f0(data: SpeechData, per_speaker: int = 64) -> Tensor:
     return torch.stack(means)
 
 
+def spoil(audio: Tensor) -> Tensor:
+    """(B, N) as another microphone and room may give it: louder or softer, darker or brighter, with a little noise."""
+
+    def drawn(low: float, high: float) -> Tensor:
+        return torch.rand(len(audio), 1, device=audio.device) * (high - low) + low
+
+    tilted = audio + drawn(-0.6, 0.6) * F.pad(audio, (1, 0))[:, :-1]
+    level = audio.pow(2).mean(1, keepdim=True).sqrt()
+    return (tilted + torch.randn_like(audio) * level * 10 ** drawn(-4, -1.3)) * 10 ** drawn(-0.8, 0.4)
+
+
 class TokenizerTraining:
     """One training run; `seconds` is the wall time it may take."""
 
@@ -58,20 +69,18 @@ class TokenizerTraining:
         self.pool = torch.nonzero(data.train)[:, 0]
         self.held_out = torch.nonzero(~data.train)[:, 0]
 
-    def _windows(self, utterance: Tensor, loudness: bool) -> tuple[Tensor, Tensor, Tensor]:
+    def _windows(self, utterance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         slack = (self.data.frames[utterance] - WINDOW).clamp(min=0)
         first = torch.minimum((torch.rand(len(utterance), device=DEVICE) * (slack + 1)).long(), slack)
         audio = to_16k(self.data.audio(utterance, first * 640, WINDOW * 640 + 160))
-        if loudness:
-            audio = audio * 10 ** (torch.rand(len(utterance), 1, device=DEVICE) * 1.2 - 0.8)
         return audio, *self.data.frame_labels(utterance, first, WINDOW)
 
     def loss(self, utterance: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        audio, labels, tones = self._windows(utterance, self.model.training)
+        audio, labels, tones = self._windows(utterance)
         pitch, voiced, energy = prosody(audio)
         pitch = (pitch - self.pitch_mean[self.data.speaker[utterance]][:, None]).clamp(-1, 1)
         with torch.autocast(DEVICE, torch.bfloat16, enabled=DEVICE == "cuda"):
-            (phone, tone, rest), direct, commitment = self.model(audio)
+            (phone, tone, rest), direct, commitment = self.model(spoil(audio) if self.model.training else audio)
         toned = (tones > 0).float()
         parts = {
             "phone": F.cross_entropy(phone.transpose(1, 2), labels),
@@ -92,9 +101,7 @@ class TokenizerTraining:
     def _start_codebook(self) -> None:
         picked = self.pool[torch.randperm(len(self.pool), device=DEVICE)[: 40 * self.batch]]
         with torch.no_grad(), torch.autocast(DEVICE, torch.bfloat16, enabled=DEVICE == "cuda"):
-            z = torch.cat(
-                [self.model.vectors(self._windows(i, False)[0]).flatten(0, 1) for i in picked.split(self.batch)]
-            )
+            z = torch.cat([self.model.vectors(self._windows(i)[0]).flatten(0, 1) for i in picked.split(self.batch)])
         self.model.start_codebook(z, self.batch * WINDOW / 2)
 
     def run(self) -> None:

@@ -20,7 +20,9 @@ from scripts.train_demo_voice import (
     prose,
     speakers,
     speech,
+    teacher,
     templates,
+    tokenizer,
     vits,
 )
 from scripts.train_demo_voice.scoring import edit_distance, median_pitch
@@ -239,3 +241,32 @@ def test_a_matrix_in_8_bits_is_unpacked() -> None:
     assert set(whole) == {"a_weight", "b.bias"}
     assert whole["a_weight"][0, [1, 31, 32, 63]].tolist() == [0.5, 15.5, 31.0, 62.0]
     assert whole["a_weight"][1].tolist() == list(range(64))
+
+
+def test_padding_changes_no_norm_over_time() -> None:
+    """Two utterances of 3 and 2 frames, 4 values a frame: each is normalised over its own values alone."""
+    it = object.__new__(teacher.Teacher)
+    it._frames = torch.tensor([3.0, 2.0])
+    layer = torch.nn.Module()
+    layer.fc = torch.nn.Linear(5, 2 * 6)
+    x, style = torch.randn(2, 6, 12), torch.randn(2, 5)
+    made = it._norm(layer, x, style)
+    gain, shift = layer.fc(style)[..., None].chunk(2, 1)
+    for i, end in enumerate((12, 8)):
+        alone = torch.nn.functional.instance_norm(x[i : i + 1, :, :end])
+        torch.testing.assert_close(made[i : i + 1, :, :end], (1 + gain[i]) * alone + shift[i])
+    assert not made[1, :, 8:].any()
+
+
+def test_padding_changes_no_recurrent_layer() -> None:
+    layer = torch.nn.LSTM(3, 2, batch_first=True, bidirectional=True)
+    x = torch.randn(2, 5, 3)
+    made = teacher._recurrent(layer, x, torch.tensor([5, 2]))
+    assert made.shape == (2, 5, 4)
+    torch.testing.assert_close(made[1:, :2], layer(x[1:, :2])[0])
+
+
+def test_what_spoils_a_recording_leaves_its_length() -> None:
+    audio = torch.randn(3, 800)
+    spoiled = tokenizer.spoil(audio)
+    assert spoiled.shape == audio.shape and not torch.equal(spoiled, audio)
