@@ -164,7 +164,8 @@ class GPTTraining:
         self.optimiser = optimiser(list(self.model.parameters()), self.learning_rate, (0.9, 0.98), 0.05)
         self.scale = scale
         self.pools = [self._pools(b, data.train) for b in BUCKETS]
-        self.held_out = self._pools(BUCKETS[1], ~data.train)
+        held_out = self._pools(BUCKETS[1], ~data.train)
+        self.held_out = [self._batch(BUCKETS[1], held_out, 64) for _ in range(3)]
 
     def _pools(self, bucket: Bucket, keep: Tensor) -> tuple[BySpeaker, Tensor]:
         room = bucket.texts - bucket.target_phones
@@ -227,22 +228,25 @@ class GPTTraining:
 
     @torch.no_grad()
     def validate(self) -> dict[str, Tensor]:
-        """Losses on held-out pairs, of the averaged weights."""
+        """Losses on held-out pairs, always the same ones, of the averaged weights."""
         net = GPT(self.model.size).to(DEVICE).eval()
         net.load_state_dict(self.average.state())
-        return self.loss(net, self._batch(BUCKETS[1], self.held_out, 64))
+        found = [self.loss(net, batch) for batch in self.held_out]
+        return {name: torch.stack([parts[name] for parts in found]).mean() for name in found[0]}
 
     def resume(self, path: Path) -> None:
         """Take up the weights that an earlier run left at `path`."""
         self.model.load_state_dict(read(path, DEVICE))
 
     def run(self, seconds: float, out: Path, warm: bool = False, every: float = 60) -> None:
-        """Train for `seconds`; `out` gets the averaged weights (float16) every so often and at the end."""
+        """Train for `seconds`; `out` gets the averaged weights (float16) whenever they do better than before on pairs
+        held out: on little speech the model soon knows its pairs by heart.
+        """
         self.model.train()
         self.learning_rate.fill_(1e-6)  # capture takes a few steps of its own
         steps = [capture(lambda w=w: self._step(w)) for w in range(len(BUCKETS))]
         self.average.restart()
-        start, count, done, next_report = time.time(), 0, 0.0, 10.0
+        start, count, done, next_report, best = time.time(), 0, 0.0, 10.0, math.inf
         while done < 1:
             done = (time.time() - start) / seconds
             ramp = 1.0 if warm else min(1, (count + 1) / 500)
@@ -256,9 +260,12 @@ class GPTTraining:
             if time.time() - start > next_report or done >= 1:
                 next_report = time.time() - start + every
                 held = {f"held-out {k}": v for k, v in self.validate().items()}
+                loss = float(held["held-out loss"])
                 text = ", ".join(f"{k} {float(v.detach()):.3f}" for k, v in (parts | held).items())
                 print(f"gpt step {count} {time.time() - start:.0f} s: {text}", flush=True)
-                save(self.average.state(), out)
+                if loss < best:
+                    best = loss
+                    save(self.average.state(), out)
 
 
 def load(path: Path, dropout: float = 0.0) -> GPT:
