@@ -23,9 +23,13 @@ And again anywhere:
     python -m scripts.train_demo_voice deliver    --work W --teacher T --voices voices
     python -m scripts.train_demo_voice take-up    --work W --voices voices   # the shipped weights, to train on from
 
-`gpt` and `sovits` resume from gpt.pt, sovits.pt and sovits.judges.pt where W holds them, and `tokenizer` is skipped by
-`lease` where W holds tokenizer.pt: then codes mean what they meant. Speech is made again on every machine, bit for bit
-the same but for the kernels' rounding: it is too large to be carried, and takes two minutes.
+`gpt` and `sovits` resume from gpt.pt, sovits.pt and sovits.judges.pt where W holds them, and `lease` keeps a
+tokenizer.pt that W holds: then codes mean what they meant. Whatever has another shape there starts anew. To go on from
+the shipped weights alone, which know neither the tokenizer's heads nor the discriminators: take-up, script, prepare,
+lease. With another tokenizer than gpt.pt was trained with, leave gpt.pt out: its codes would mean something else.
+
+Speech is made again on every machine, the same but for the kernels' rounding and the noise in it: it is too large to be
+carried. Its text and phones are kept (corpus.jsonl.gz).
 """
 
 from __future__ import annotations
@@ -118,6 +122,9 @@ def write_codes(a: argparse.Namespace) -> None:
 
     share, count = a.share
     blocks = _blocks(a)[share::count]
+    if not blocks:
+        print("codes: nothing is spoken yet that has none")
+        return
     model = tokenizer.load(a.work / "tokenizer.pt")
     codes.write(_data(a, blocks), model, a.work / "codes" / f"{blocks[0].stem}.pt")
 

@@ -33,6 +33,12 @@ def _finish(name: str, jobs: Sequence[subprocess.Popen[bytes]], start: float) ->
         raise RuntimeError(f"{name} failed: see its log")
 
 
+def _wait(job: subprocess.Popen[bytes], moment: float) -> None:
+    """Until `moment`, or until the job has ended (when all has been spoken)."""
+    while time.time() < moment and job.poll() is None:
+        time.sleep(0.5)
+
+
 def run(
     work: Path, teacher: Path, gpus: int, processes: int, limits: Sequence[float], seconds: float, until: float
 ) -> None:
@@ -46,12 +52,10 @@ def run(
     speaking = _begin(
         work, every, "speech", "--teacher", str(teacher), "--processes", str(processes), "--limits", *map(str, spoken)
     )
-    if (work / "tokenizer.pt").exists():
-        time.sleep(limits[0] + SETTLING)
-    else:
-        time.sleep(limits[0] + SETTLING)
+    _wait(speaking, start + limits[0] + SETTLING)
+    if not (work / "tokenizer.pt").exists():
         _finish("tokenizer", [_begin(work, [0], "tokenizer", "--seconds", str(seconds))], start)
-    time.sleep(max(0.0, start + spoken[-2] + SETTLING - time.time()))
+    _wait(speaking, start + spoken[-2] + SETTLING)
     now = str(time.time())
     encoding = [
         _begin(work, [gpu], "codes", "--share", str(gpu), str(last), "--before", now) for gpu in every[:last]
