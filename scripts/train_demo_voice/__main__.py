@@ -5,6 +5,7 @@ On any machine (the teacher's and the texts' packages: see `prose`, `phonemes` a
     python -m scripts.train_demo_voice corpus     --work W --texts ROOT   # sentences, read for both; corpus.jsonl.gz
     python -m scripts.train_demo_voice reread     --work W                # the same texts, by a newer front end
     python -m scripts.train_demo_voice speakers   --teacher T             # speakers.json anew, by a speaker encoder
+    python -m scripts.train_demo_voice audit      --work W --teacher T    # leaves out what whisper-base mishears
     python -m scripts.train_demo_voice script     --work W --teacher T    # script.npz: the corpus as numbers
 
 On a machine with GPUs (which needs W/script.npz, T and this folder, not the package):
@@ -46,8 +47,8 @@ if TYPE_CHECKING:
     from .data import SpeechData
 
 STAGES = (
-    "corpus", "reread", "speakers", "script", "prepare", "lease", "speech", "tokenizer", "codes", "gpt", "sovits",
-    "export", "deliver", "take-up",
+    "corpus", "reread", "speakers", "audit", "script", "prepare", "lease", "speech", "tokenizer", "codes", "gpt",
+    "sovits", "export", "deliver", "take-up",
 )  # fmt: skip
 SENTENCES = Path(__file__).resolve().parent.parent / "demo_voice_sentences"
 
@@ -84,6 +85,17 @@ def pick_speakers(a: argparse.Namespace) -> None:
     print(f"speakers: {len(found)}")
 
 
+def audit_speakers(a: argparse.Namespace) -> None:
+    from . import speakers
+    from .assets import listener
+
+    before = speakers.load()
+    after = speakers.understood(before, listener(a.teacher, a.work, speakers.read_voices(a.teacher)))
+    speakers.save(after)
+    left = sum(len(s.prosody) for s in before) - sum(len(s.prosody) for s in after)
+    print(f"audit: {len(after)} speakers, {left} of their languages left out")
+
+
 def make_script(a: argparse.Namespace) -> None:
     from gpt_sovits_mlx.text.symbols import symbol_table
 
@@ -91,7 +103,9 @@ def make_script(a: argparse.Namespace) -> None:
 
     symbols = {symbol: i for i, symbol in enumerate(symbol_table("v2").symbols)}
     rows = corpus.load(a.work / "corpus.jsonl.gz")
-    script = corpus.make_script(rows, teacher.vocabulary(a.teacher), symbols, len(speakers.load()))
+    there = speakers.load()
+    speaking = {lang: [i for i, s in enumerate(there) if lang in s.prosody] for lang in corpus.LANGUAGES}
+    script = corpus.make_script(rows, teacher.vocabulary(a.teacher), symbols, speaking)
     corpus.save_script(a.work / "script.npz", script)
     print(f"script: {len(script)} rows")
 
@@ -229,7 +243,8 @@ def run(a: argparse.Namespace) -> None:
         export.take_up(a.voices / "demo", a.work)
     else:
         stages = {
-            "corpus": make_corpus, "reread": reread, "speakers": pick_speakers, "script": make_script,
+            "corpus": make_corpus, "reread": reread, "speakers": pick_speakers, "audit": audit_speakers,
+            "script": make_script,
             "tokenizer": train_tokenizer, "codes": write_codes, "gpt": train_gpt,
         }  # fmt: skip
         stages[a.stage](a)

@@ -12,7 +12,7 @@ import itertools
 import json
 import random
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing import Pool
 from pathlib import Path
@@ -147,13 +147,15 @@ class Script:
 
 
 def make_script(
-    items: Sequence[Row], vocabulary: dict[str, int], symbols: dict[str, int], speakers: int, seed: int = 7
-) -> Script:
-    """`vocabulary`: the teacher's phonemes; `symbols`: our phones; `speakers`: among how many rows are dealt."""
+    items: Sequence[Row], vocabulary: dict[str, int], symbols: dict[str, int], speaking: Mapping[str, Sequence[int]],
+    seed: int = 7,
+) -> Script:  # fmt: skip
+    """`vocabulary`: the teacher's phonemes; `symbols`: our phones; `speaking`: numbers of the speakers of a language,
+    among whom its rows are dealt."""
     rng = np.random.default_rng(seed)
     return Script(
         np.array([LANGUAGES.index(row.language) for row in items], np.uint8),
-        rng.integers(0, speakers, len(items)).astype(np.int16),
+        np.array([rng.choice(speaking[row.language]) for row in items], np.int16),
         [np.array([vocabulary[c] for c in row.said if c in vocabulary], np.uint8) for row in items],
         [np.array([symbols[p] for p in row.phones], np.int16) for row in items],
     )

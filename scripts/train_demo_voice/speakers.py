@@ -108,6 +108,16 @@ def candidates(names: Sequence[str], count: int, seed: int = 3) -> Iterator[Spea
         yield Speaker(f"mix{sex}{number:03d}", timbre, _prosody(str(chosen[0]), names, rng))
 
 
+def beyond(names: Sequence[str], count: int, seed: int = 5) -> Iterator[Speaker]:
+    """`count` speakers further out than the voices: half a step past one, away from another of its sex."""
+    rng = np.random.default_rng(seed)
+    for number in range(count):
+        pool = [n for n in names if n[1] == "fm"[number % 2]]
+        a, b = (str(n) for n in rng.choice(pool, 2, replace=False))
+        native = str(rng.choice([n for n in pool if n[0] in HOME["en"]]))
+        yield Speaker(f"far{a[1]}{number:03d}", {a: 1.5, b: -0.5}, _prosody(a, names, rng) | {"en": {native: 1.0}})
+
+
 def _prosody(voice: str, names: Sequence[str], rng: np.random.Generator) -> dict[str, Weights]:
     """For each language: the voice's own prosody where it is at home, else that of one or two of its sex who are."""
     found: dict[str, Weights] = {}
@@ -122,6 +132,19 @@ def _prosody(voice: str, names: Sequence[str], rng: np.random.Generator) -> dict
         else:
             found[language] = {str(rng.choice(native)): 1.0}
     return found
+
+
+def understood(
+    speakers: Sequence[Speaker], misheard: Callable[[Speaker, str], float], most: float = 0.15
+) -> list[Speaker]:
+    """The speakers without the languages in which a judge mishears more than the share `most` of what they say; those
+    that no language is left to are left out."""
+    kept = []
+    for speaker in speakers:
+        prosody = {lang: p for lang, p in speaker.prosody.items() if misheard(speaker, lang) <= most}
+        if prosody:
+            kept.append(Speaker(speaker.name, speaker.timbre, prosody))
+    return kept
 
 
 def pick(

@@ -92,11 +92,15 @@ def test_the_script_holds_the_rows_as_numbers(tmp_path: Path) -> None:
     rows = [corpus.Row("en", "Hi.", "hI.", ("HH", "AY1", ".")), corpus.Row("ja", "え？", "e?", ("e", "?"))]
     corpus.save(tmp_path / "rows.gz", rows)
     assert corpus.load(tmp_path / "rows.gz") == rows
+    speaking = {"en": [1], "ja": [0, 2]}
     symbols = {"HH": 5, "AY1": 6, ".": 7, "e": 8, "?": 9}
-    corpus.save_script(tmp_path / "s.npz", corpus.make_script(rows, {"h": 1, "I": 2, "e": 3, "?": 4}, symbols, 2))
+    corpus.save_script(
+        tmp_path / "s.npz", corpus.make_script(rows, {"h": 1, "I": 2, "e": 3, "?": 4}, symbols, speaking)
+    )
     script = corpus.load_script(tmp_path / "s.npz")
     assert [t.tolist() for t in script.tokens] == [[1, 2], [3, 4]]
     assert [p.tolist() for p in script.phones] == [[5, 6, 7], [8, 9]] and script.language.tolist() == [0, 2]
+    assert script.speaker[0] == 1 and script.speaker[1] in (0, 2)
 
 
 def test_strangers_share_nothing_with_the_speakers() -> None:
@@ -116,6 +120,18 @@ def test_near_duplicates_are_left_out() -> None:
     assert found[2].prosody["zh"] == {"zf_c": 1.0} and found[2].style(voices, "ja")[0, -1] == 4
     kept = speakers.pick(found, lambda s: np.eye(2)[0] if s.name.startswith("mix") else np.eye(2)[1])
     assert len(kept) == 2
+
+
+def test_a_language_that_is_misheard_is_left_to_others() -> None:
+    them = [speakers.alone("af_a"), speakers.alone("zf_b")]
+    kept = speakers.understood(them, lambda s, language: float(s.name == "zf_b" or language == "ja"))
+    assert [(s.name, sorted(s.prosody)) for s in kept] == [("af_a", ["en", "zh"])]
+
+
+def test_those_further_out_are_of_one_sex() -> None:
+    names = ["af_a", "am_b", "zf_c", "zm_d", "jf_e", "jm_f"]
+    for speaker in speakers.beyond(names, 8):
+        assert len({name[1] for name in speaker.timbre}) == 1 and sum(speaker.timbre.values()) == 1.0
 
 
 def test_labels_of_marks_go_to_their_sounds() -> None:
