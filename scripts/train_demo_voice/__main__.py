@@ -97,15 +97,12 @@ def audit_speakers(a: argparse.Namespace) -> None:
 
 
 def make_script(a: argparse.Namespace) -> None:
-    from gpt_sovits_mlx.text.symbols import symbol_table
+    from . import corpus, package, speakers, teacher
 
-    from . import corpus, speakers, teacher
-
-    symbols = {symbol: i for i, symbol in enumerate(symbol_table("v2").symbols)}
     rows = corpus.load(a.work / "corpus.jsonl.gz")
     there = speakers.load()
     speaking = {lang: [i for i, s in enumerate(there) if lang in s.prosody] for lang in corpus.LANGUAGES}
-    script = corpus.make_script(rows, teacher.vocabulary(a.teacher), symbols, speaking)
+    script = corpus.make_script(rows, teacher.vocabulary(a.teacher), package.symbols(), speaking)
     corpus.save_script(a.work / "script.npz", script)
     print(f"script: {len(script)} rows")
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from . import phonemes, speakers, teacher
+from . import package, phonemes, speakers, teacher
 
 
 @dataclass(frozen=True)
@@ -62,21 +62,14 @@ def write_references(folder: Path, out: Path) -> dict[str, Path]:
 
 def write(work: Path, folder: Path, voices: Path) -> None:
     """`work`/export and fresh references -> `voices`/demo with the weights, its siblings with recordings only."""
-    from gpt_sovits_mlx.convert import convert_cnhubert
-    from gpt_sovits_mlx.convert.voice import convert_voice
-    from gpt_sovits_mlx.quantization import Quantization
-
-    paths, export, first = write_references(folder, work / "references"), work / "export", VOICES["demo"]
-    made = convert_voice(
-        export / "demo.ckpt", export / "demo.pth", paths["demo"], TEXTS[first.language], first.language,
-        voices / "demo", encoders={"cnhubert": "cnhubert.safetensors", "roberta": None}, defaults=DEFAULTS,
-        languages=None, licence=LICENCE, card=CARD.format(speaker=first.speaker, who=first.who), dtype="float16",
-        overwrite=True, quantization=Quantization(8),
+    paths, first = write_references(folder, work / "references"), VOICES["demo"]
+    made = package.convert(
+        work / "export", paths["demo"], TEXTS[first.language], first.language, voices / "demo", defaults=DEFAULTS,
+        licence=LICENCE, card=CARD.format(speaker=first.speaker, who=first.who),
     )  # fmt: skip
     (voices / "demo" / "reference.wav").unlink()
-    convert_cnhubert(export / "cnhubert", voices / "demo" / "cnhubert.safetensors", dtype="float16")
     for name, voice in VOICES.items():
-        content = made.voice | {
+        content = made | {
             "name": name,
             "reference": _recording(voices / name, paths[name], TEXTS[voice.language], voice.language),
             "card": CARD.format(speaker=voice.speaker, who=voice.who),
@@ -85,7 +78,8 @@ def write(work: Path, folder: Path, voices: Path) -> None:
             content["weights"] = "demo"
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
         (voices / name / "voice.json").write_text(text, encoding="utf-8")
-    _write_caches(voices)
+    for name in VOICES:
+        package.enrol(voices / name)
 
 
 def _recording(folder: Path, recording: Path, text: str, language: str) -> dict[str, Any]:
@@ -94,13 +88,3 @@ def _recording(folder: Path, recording: Path, text: str, language: str) -> dict[
     samples, rate = soundfile.read(recording, dtype="int16")
     soundfile.write(folder / "reference.flac", samples, rate, subtype="PCM_16")
     return {"audio": "reference.flac", "text": text, "language": language, "auxiliary": []}
-
-
-def _write_caches(voices: Path) -> None:
-    """What each reference yields, beside it: a voice that is loaded keeps it there."""
-    from gpt_sovits_mlx import GPTSoVITSEngine
-
-    engine = GPTSoVITSEngine()
-    for name in VOICES:
-        (voices / name / "cache.safetensors").unlink(missing_ok=True)
-        engine.load_voice(voices / name)

@@ -13,8 +13,9 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from .package import front_end
 from .scoring import edit_distance
 
 
@@ -42,23 +43,6 @@ def teachers_own() -> dict[str, Callable[[str], str]]:
 
     english, mandarin, japanese = G2P(), ZHG2P(), _Japanese()
     return {"en": english, "zh": lambda text: mandarin(text)[0], "ja": japanese.said}
-
-
-def _front_end() -> Any:
-    from gpt_sovits_mlx.text import TextFrontend
-
-    return TextFrontend()
-
-
-def _piece(frontend: Any, text: str, language: str) -> Any | None:
-    """The front end's utterance; None where it has no reading for a character."""
-    from gpt_sovits_mlx.errors import TextError
-
-    try:
-        piece = frontend.piece(text, language)
-    except TextError:
-        return None
-    return None if "UNK" in piece.phones else piece
 
 
 # ---- English
@@ -97,10 +81,10 @@ class _English:
     def __init__(self) -> None:
         from hibari.g2p import G2P  # pyright: ignore[reportMissingImports]
 
-        self._frontend, self._teacher, self._homographs = _front_end(), G2P(), homographs()
+        self._ours, self._teacher, self._homographs = front_end(), G2P(), homographs()
 
     def __call__(self, text: str) -> Reading | None:
-        piece = _piece(self._frontend, text, "en")
+        piece = self._ours(text, "en")
         if piece is None or self._homographs & set(re.findall(r"[a-z']+", piece.norm_text.lower())):
             return None
         said = self._teacher(piece.norm_text).strip()
@@ -131,10 +115,10 @@ class _Mandarin:
         import jieba
         from misaki.zh import ZHG2P  # pyright: ignore[reportMissingImports]
 
-        self._frontend, self._cut, self._ipa = _front_end(), jieba.lcut, ZHG2P.py2ipa
+        self._ours, self._cut, self._ipa = front_end(), jieba.lcut, ZHG2P.py2ipa
 
     def __call__(self, text: str) -> Reading | None:
-        piece = _piece(self._frontend, text, "zh")
+        piece = self._ours(text, "zh")
         if piece is None or piece.word2ph is None or len(piece.word2ph) != len(piece.norm_text):
             return None
         said: list[str] = []
