@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,7 @@ GPT_SIZE = gpt.Size(hidden=16, layers=1, heads=2)
 SIZE = vits.Size(hidden=16, filter=16, style=16, initial=32)
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> SpeechData:
+def make_data(folder: Path) -> SpeechData:
     """Ten utterances of noise, 2.3 s each, by two speakers."""
     rng = np.random.default_rng(0)
     count = 10
@@ -33,9 +33,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> SpeechData:
         )
         for _ in range(count)
     ]  # fmt: skip
-    path = tmp_path_factory.mktemp("speech") / "0000.npz"
+    path = folder / "0000.npz"
     speech.save_block(path, range(count), spoken, script.speaker.tolist())
     return SpeechData([path], script)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> SpeechData:
+    return make_data(tmp_path_factory.mktemp("speech"))
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +110,23 @@ def _one_step() -> None:
 
 def test_gradients_are_averaged_over_processes() -> None:
     parallel.run(_one_step, 2)
+
+
+def _train_side_by_side(folder: Path) -> None:
+    """Two steps of SoVITS in each process, on its own batches; its weights, as a file of its own."""
+    torch.manual_seed(1)
+    own = folder / str(parallel.rank())
+    own.mkdir()
+    data = make_data(own)
+    sovits.BUCKETS, sovits.STYLE_FRAMES = (sovits.Bucket(2, 2, 64, 16),) * 2, 40  # type: ignore[assignment]
+    plain = torch.randint(8, (len(data), 57), generator=torch.Generator().manual_seed(0)), torch.full((len(data),), 57)
+    training = sovits.SoVITSTraining(data, plain, torch.randn(1024, SIZE.code_width), size=SIZE)
+    for _ in range(2):
+        training._captured(0, True)()
+    torch.save([p.data for p in training.learned], folder / f"{parallel.rank()}.pt")
+
+
+def test_processes_keep_the_same_weights(tmp_path: Path) -> None:
+    parallel.run(partial(_train_side_by_side, tmp_path), 2)
+    first, second = (torch.load(tmp_path / f"{i}.pt") for i in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
