@@ -80,7 +80,9 @@ def pick_speakers(a: argparse.Namespace) -> None:
     names = [n for n in voices if n not in speakers.HELD_OUT]
     embed = speaker_embedder(a.teacher, voices)
     strangers = [embed(speakers.alone(n)) for n in speakers.HELD_OUT]
-    found = speakers.pick(list(speakers.candidates(names, a.rows)), embed, strangers)
+    plain = list(speakers.candidates(names, a.rows))
+    order = [*plain[: len(names)], *speakers.beyond(names, a.rows // 2), *plain[len(names) :]]
+    found = speakers.pick(order, embed, strangers)
     speakers.save(found)
     print(f"speakers: {len(found)}")
 
