@@ -1,20 +1,24 @@
-"""Measure the shipped voices through the engine: words understood, endings, pitch, Mandarin syllables.
+"""Judge the shipped voices by strangers, the teacher beside them in the same run.
 
-    PYTHONPATH=python python scripts/evaluate_demo_voice.py                       # all sets
-    PYTHONPATH=python python scripts/evaluate_demo_voice.py --set english lengths --out spoken/
-    PYTHONPATH=python python scripts/evaluate_demo_voice.py --recogniser W/recogniser.pt --set mandarin
+    PYTHONPATH=python python scripts/evaluate_demo_voice.py --teacher T                       # all sets
+    PYTHONPATH=python python scripts/evaluate_demo_voice.py --set speech --languages en zh --count 10 --out spoken/
 
-English is heard by pocketsphinx's US English model. Mandarin syllables are read by a recogniser that
-scripts/train_demo_voice trains on the synthesiser's own speech (stage `recogniser`), and only measured against
-that synthesiser's sentences. None of the sentences was trained on.
+speech: each voice says each language's sentences; misheard by whisper-base, naturalness by distillmos, DNSMOS.
+lengths: texts of 1 to 40 words; which do not end, are too long or too short.
+paragraph: ten sentences in one call.
+cloning: strangers, voices of the teacher that nothing was trained on and mixtures of them, lend the demo voice's
+weights their sound with one sentence; Resemblyzer compares what it then says with what they say themselves.
+
+None of the sentences was trained on. T is the teacher's folder (see scripts/train_demo_voice); without it the teacher
+is left out, and cloning. Needs the extra `judge`.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,128 +27,165 @@ import soxr
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from scripts.train_demo_voice.scoring import edit_distance, median_pitch, word_error_rate
+from scripts.judges import LANGUAGES, RATE, Identity, Naturalness, Quality, Whisper, errors
 
-from gpt_sovits_mlx import GPTSoVITSEngine, SynthesisResult
+from gpt_sovits_mlx import GPTSoVITSEngine
 from gpt_sovits_mlx.voices.voice import Voice
 
 SENTENCES = Path(__file__).resolve().parent / "demo_voice_sentences"
-SETS = ("english", "paragraph", "lengths", "pitch", "mandarin")
-RATE = 16000
-# An utterance is taken as run on, or as empty, beyond these many seconds a word.
+FILES = {"en": "english", "zh": "mandarin", "ja": "japanese"}
+SETS = ("speech", "lengths", "paragraph", "cloning")
+TEACHERS = {"en": ("af_heart", "am_michael"), "zh": ("zf_xiaoxiao", "zm_yunxi"), "ja": ("jf_alpha", "jm_kumo")}
+PROMPTS = {"en": "The train was late because of the heavy snow, so we waited in the warm cafe until the evening.",
+           "zh": "昨天晚上下了一场大雪，所以火车晚点了，我们在温暖的咖啡馆里一直等到天黑。"}  # fmt: skip
 LONGEST, SHORTEST = 1.0, 0.1
+"""An utterance counts as run on, or as empty, beyond these many seconds a word."""
+
+Say = Callable[[str, str, int], np.ndarray]
+"""Text, language and seed -> (N,) float32 at 16 kHz."""
 
 
 def lines(name: str) -> list[str]:
-    return (SENTENCES / f"{name}.txt").read_text(encoding="utf-8").split("\n")[:-1]
+    return (SENTENCES / f"{name}.txt").read_text(encoding="utf-8").splitlines()
 
 
-def to_16k(result: SynthesisResult) -> np.ndarray:
-    return soxr.resample(result.audio, result.sample_rate, RATE)
+@dataclass
+class Judges:
+    whisper: Whisper
+    naturalness: Naturalness
+    quality: Quality
 
-
-class Evaluation:
-    def __init__(self, voice: str, seed: int, out: Path | None, count: int) -> None:
-        self.engine = GPTSoVITSEngine()
-        self.voice, self.seed, self.out, self.count = voice, seed, out, count
-
-    def speak(
-        self, name: str, texts: Sequence[str], voice: str, language: str, split: str = "cut5"
-    ) -> list[SynthesisResult]:
-        results = []
+    def report(self, name: str, language: str, texts: Sequence[str], say: Say) -> None:
+        """One line of figures for what a speaker makes of `texts`, and the texts misheard."""
+        wrong = count = 0
+        scores, misheard = [], []
         for i, text in enumerate(texts):
-            result = self.engine.synthesize(text, language, self._voice(voice), seed=self.seed + i, split_method=split)
-            if self.out:
-                self.out.mkdir(parents=True, exist_ok=True)
-                soundfile.write(self.out / f"{name}-{voice}-{i:03d}.wav", result.audio, result.sample_rate)
-            results.append(result)
-        return results
-
-    def _voice(self, name: str) -> Voice:
-        return self.engine.load_voice(name)
-
-    def english(self) -> None:
-        texts = lines("english")[: self.count]
-        for voice in (self.voice, "demo-female"):
-            results = self.speak("english", texts, voice, "en")
-            rate, heard = word_error_rate([to_16k(r) for r in results], texts)
-            print(f"english, {voice}: WER {100 * rate:.1f} % on {len(texts)} sentences", flush=True)
-            for text, said in zip(texts, heard, strict=True):
-                print(f"    {text} -> {said}")
-
-    def paragraph(self) -> None:
-        text = " ".join(lines("paragraph"))
-        result = self.speak("paragraph", [text], self.voice, "en")[0]
-        rate, heard = word_error_rate([to_16k(result)], [text])
-        print(f"ten sentences in one call, {self.voice}: WER {100 * rate:.1f} %, {result.duration:.1f} s: {heard[0]}")
-
-    def lengths(self) -> None:
-        texts = lines("lengths")[:: max(1, 200 // self.count)] if self.count < 200 else lines("lengths")
-        results = self.speak("lengths", texts, self.voice, "en", "cut0")
-        words = [len(t.split()) for t in texts]
-        # the pause behind a sentence is no speech
-        spoken = [r.duration - 0.3 for r in results]
-        endless = [t for t, r in zip(texts, results, strict=True) if any(s.tokens >= 1400 for s in r.sentences)]
-        long = sum(s > LONGEST * w + 1.5 for s, w in zip(spoken, words, strict=True))
-        short = sum(s < SHORTEST * w for s, w in zip(spoken, words, strict=True))
-        rate, _ = word_error_rate([to_16k(r) for r in results], texts)
+            audio = say(text, language, i)
+            heard = self.whisper(audio, language)
+            mistakes, units = errors(text, heard, language)
+            wrong, count = wrong + mistakes, count + units
+            scores.append((self.naturalness(audio), *self.quality(audio)))
+            if mistakes:
+                misheard.append(f"    {text} -> {heard}")
+        natural, overall, p808 = np.mean(scores, 0)
         print(
-            f"{len(texts)} sentences of 1 to 40 words: {len(endless)} did not end, {long} too long, {short} too short,"
-            f" WER {100 * rate:.1f} %"
+            f"{name}, {language}, {len(texts)} texts: {LANGUAGES[language]} {100 * wrong / count:.1f} % "
+            f"({wrong}/{count}), "
+            f"distillmos {natural:.2f}, DNSMOS {overall:.2f}, P.808 {p808:.2f}", *misheard, sep="\n", flush=True,
+        )  # fmt: skip
+
+
+class Ours:
+    """The package's engine with a voice; keeps what is said in `out`."""
+
+    def __init__(self, voice: str, out: Path | None, seed: int) -> None:
+        self.engine, self.name, self.out, self.seed = GPTSoVITSEngine(), voice, out, seed
+
+    def say(self, voice: str | Voice, text: str, language: str, number: int, split: str = "cut5") -> np.ndarray:
+        result = self.engine.synthesize(
+            text, language, voice=voice, seed=self.seed + number, split_method=split, pause=0.0
         )
+        audio = soxr.resample(result.audio, result.sample_rate, RATE).astype(np.float32)
+        if self.out:
+            self.out.mkdir(parents=True, exist_ok=True)
+            name = voice if isinstance(voice, str) else voice.name
+            soundfile.write(self.out / f"{name}-{language}-{number:03d}.wav", audio, RATE)
+        return audio
 
-    def pitch(self) -> None:
-        for voice in (self.voice, "demo-female", "demo-mandarin"):
-            folder = self._voice(voice).folder
-            samples, rate = soundfile.read(folder.reference.audio, dtype="float32")
-            wanted = median_pitch(soxr.resample(samples, rate, RATE))
-            language = "zh" if folder.reference.language == "zh" else "en"
-            texts = lines("mandarin" if language == "zh" else "english")[: min(10, self.count)]
-            said = [to_16k(r) for r in self.speak("pitch", texts, voice, language)]
-            got = median_pitch(np.concatenate(said))
-            print(f"{voice}: median F0 {got:.0f} Hz, reference {wanted:.0f} Hz ({100 * (got / wanted - 1):+.0f} %)")
-
-    def mandarin(self, recogniser: Path | None) -> None:
-        if recogniser is None:
-            print("mandarin: not measured, no --recogniser")
-            return
-        from scripts.train_demo_voice.recogniser import Recogniser
-
-        reader = Recogniser.load(recogniser)
-        frontend = self._voice("demo-mandarin").frontend
-        texts = lines("mandarin")[: self.count]
-        for voice in ("demo-mandarin", self.voice):
-            errors = total = 0
-            for text, result in zip(texts, self.speak("mandarin", texts, voice, "zh"), strict=True):
-                pieces = frontend.utterances(text, "zh", "cut5")
-                wanted = syllables([p for piece in pieces for p in piece.phones])
-                errors += edit_distance(wanted, syllables(reader.read(to_16k(result))))
-                total += len(wanted)
-            print(f"mandarin, {voice}: syllable error rate {100 * errors / total:.1f} % on {len(texts)} sentences")
+    def speaker(self, voice: str) -> Say:
+        return lambda text, language, number: self.say(voice, text, language, number)
 
 
-def syllables(phones: Sequence[str]) -> list[str]:
-    """Phones of initials and toned finals -> one string a syllable; punctuation falls away."""
-    letters = [p for p in phones if re.fullmatch(r"[A-Za-z]+[0-5]*", p)]
-    return re.findall(r"\S+ \S+?[1-5](?= |$)", " ".join(letters))
+class Theirs:
+    """The teacher with its own phonemes."""
+
+    def __init__(self, folder: Path) -> None:
+        from scripts.train_demo_voice import phonemes, speakers, teacher
+
+        self._teacher, self._read = teacher.Teacher(folder, "cpu"), phonemes.teachers_own()
+        self.voices, self._vocabulary = speakers.read_voices(folder), teacher.vocabulary(folder)
+        self._rate, self.strangers = teacher.RATE, speakers.strangers()
+
+    def say(self, styles: np.ndarray, text: str, language: str) -> np.ndarray:
+        said = self._read[language](text)
+        tokens = np.array([self._vocabulary[c] for c in said if c in self._vocabulary], np.uint8)
+        ((audio, _),) = self._teacher.say([tokens], [styles])
+        return soxr.resample(audio, self._rate, RATE).astype(np.float32)
+
+    def speaker(self, voice: str) -> Say:
+        styles = self.voices[voice]
+        return lambda text, language, _: self.say(styles, text, language)
+
+
+def speech(a: argparse.Namespace, ours: Ours, theirs: Theirs | None) -> None:
+    judges = Judges(Whisper(a.cache), Naturalness(), Quality())
+    for language in a.languages:
+        texts = lines(FILES[language])[: a.count]
+        for voice in a.voices:
+            judges.report(voice, language, texts, ours.speaker(voice))
+        for voice in TEACHERS[language] if theirs else ():
+            assert theirs is not None
+            judges.report(f"teacher {voice}", language, texts, theirs.speaker(voice))
+
+
+def lengths(a: argparse.Namespace, ours: Ours, _: Theirs | None) -> None:
+    texts = lines("lengths")[:: max(1, 200 // a.count)]
+    long = short = 0
+    for i, text in enumerate(texts):
+        spoken, words = len(ours.say(a.voices[0], text, "en", i, "cut0")) / RATE, len(text.split())
+        long += spoken > LONGEST * words + 1.5
+        short += spoken < SHORTEST * words
+    print(f"{a.voices[0]}: of {len(texts)} texts of 1 to 40 words {long} run on, {short} break off", flush=True)
+
+
+def paragraph(a: argparse.Namespace, ours: Ours, _: Theirs | None) -> None:
+    text = " ".join(lines("paragraph"))
+    heard = Whisper(a.cache)(ours.say(a.voices[0], text, "en", 0), "en")
+    wrong, count = errors(text, heard, "en")
+    print(f"{a.voices[0]}: ten sentences in one call, WER {100 * wrong / count:.1f} %: {heard}", flush=True)
+
+
+def cloning(a: argparse.Namespace, ours: Ours, theirs: Theirs | None) -> None:
+    """Same language and across: mean similarity to the stranger, and how often it is the nearest of all strangers."""
+    if theirs is None:
+        print("cloning: not measured, no --teacher")
+        return
+    identity, folder = Identity(), (a.out or a.cache) / "strangers"
+    folder.mkdir(parents=True, exist_ok=True)
+    text = lines("english")[0]
+    own, voices = [], []
+    for speaker in theirs.strangers[: a.count]:
+        path = folder / f"{speaker.name}.wav"
+        soundfile.write(path, theirs.say(speaker.style(theirs.voices, "en"), PROMPTS["en"], "en"), RATE)
+        own.append(identity(theirs.say(speaker.style(theirs.voices, "en"), text, "en")))
+        voices.append(ours.engine.load_voice(a.voices[0], path, PROMPTS["en"], "en"))
+    for language in ("en", "zh"):
+        sentence = lines(FILES[language])[1]
+        said = np.array([identity(ours.say(v, sentence, language, i)) for i, v in enumerate(voices)])
+        table = said @ np.array(own).T
+        right = int((table.argmax(1) == np.arange(len(own))).sum())
+        print(
+            f"cloning, en -> {language}: similarity {table.diagonal().mean():.3f}, least {table.diagonal().min():.3f}, "
+            f"nearest right {right} of {len(own)}", flush=True,
+        )  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--voice", default="demo")
+    parser.add_argument("--voices", nargs="+", default=["demo", "demo-female", "demo-mandarin"])
     parser.add_argument("--set", nargs="*", choices=SETS, default=list(SETS))
-    parser.add_argument("--recogniser", type=Path)
+    parser.add_argument("--languages", nargs="*", choices=list(FILES), default=["en", "zh"])
+    parser.add_argument("--teacher", type=Path, help="the teacher's folder")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, help="keep the audio here")
-    parser.add_argument("--count", type=int, default=200, help="at most so many sentences a set")
+    parser.add_argument("--cache", type=Path, default=Path(".judges"), help="where a judge's files are put together")
+    parser.add_argument("--count", type=int, default=200, help="at most so many sentences a set, or strangers")
     a = parser.parse_args()
-    it = Evaluation(a.voice, a.seed, a.out, a.count)
-    jobs: dict[str, Callable[[], None]] = {
-        "english": it.english, "paragraph": it.paragraph, "lengths": it.lengths, "pitch": it.pitch,
-        "mandarin": lambda: it.mandarin(a.recogniser),
-    }  # fmt: skip
+    ours = Ours(a.voices[0], a.out, a.seed)
+    theirs = Theirs(a.teacher) if a.teacher else None
+    jobs = {"speech": speech, "lengths": lengths, "paragraph": paragraph, "cloning": cloning}
     for name in a.set:
-        jobs[name]()
+        jobs[name](a, ours, theirs)
 
 
 if __name__ == "__main__":

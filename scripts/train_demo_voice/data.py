@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,35 +10,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .corpus import Row
-from .speech import SPEAKER_NAMES
+from .corpus import HELD_OUT_EVERY, Script
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-HELD_OUT_EVERY = 200  # every so many rows one is kept out of all training
-
-
-def wait_for(folder: Path, shards: Sequence[int], suffix: str, limit: float = 600) -> list[Path]:
-    """The files of `shards`, as soon as they are all written (another process may be at it)."""
-    paths = [folder / f"{number:03d}.{suffix}" for number in shards]
-    start = time.time()
-    while missing := [path for path in paths if not path.exists()]:
-        if time.time() - start > limit:
-            raise TimeoutError(f"{missing[0]} is still not there: run the stage that writes it")
-        time.sleep(0.5)
-    return paths
 
 
 class SpeechData:
     """Speech, frame labels and phone ids of the rows that were spoken, all on the device.
 
-    Utterance u is row `row[u]` of the corpus; times are in samples at 32 kHz or frames at 50 Hz.
+    Utterance u is row `row[u]` of the script; times are in samples at 32 kHz or frames at 50 Hz.
     Without `sound` only lengths, speakers and phones are there: all that the GPT learns from, beside the codes.
     """
 
-    def __init__(
-        self, shards: Sequence[Path], rows: Sequence[Row], symbol_id: dict[str, int], sound: bool = True
-    ) -> None:
-        files = [np.load(path) for path in shards]
+    def __init__(self, blocks: Sequence[Path], script: Script, sound: bool = True) -> None:
+        files = [np.load(path) for path in blocks]
 
         def gather(key: str) -> np.ndarray:
             return np.concatenate([f[key] for f in files])
@@ -55,12 +39,10 @@ class SpeechData:
         self.samples, self.frames = put(samples), put(frames)
         self.start = put(np.cumsum(samples) - samples)
         self.frame_start = put(np.cumsum(frames) - frames)
-        self.speaker = put(gather("speaker"))
-        named = np.array([rows[r].speaker != "" for r in self.row])  # rows of the evaluation name their speaker
-        self.train = put((self.row % HELD_OUT_EVERY != 0) & ~named)
-        phones = [[symbol_id[p] for p in rows[r].phones] for r in self.row]
-        self.phones, self.phone_count = pad_rows(phones)
-        self.mandarin = put(np.array([rows[r].language == "zh" for r in self.row]))
+        self.speaker = put(gather("speaker").astype(np.int64))
+        self.speakers = int(script.speaker.max()) + 1
+        self.train = put(self.row % HELD_OUT_EVERY != 0)
+        self.phones, self.phone_count = pad_rows([script.phones[r] for r in self.row])
 
     def __len__(self) -> int:
         return len(self.row)
@@ -79,7 +61,7 @@ class SpeechData:
         return self.labels[index].long() * inside, self.tones[index].long() * inside
 
 
-def pad_rows(rows: Sequence[Sequence[int]], width: int | None = None) -> tuple[Tensor, Tensor]:
+def pad_rows(rows: Sequence[Sequence[int] | np.ndarray], width: int | None = None) -> tuple[Tensor, Tensor]:
     """Lists of ids -> (N, width) int16 padded with 0, and their lengths."""
     counts = np.array([len(r) for r in rows])
     out = np.zeros((len(rows), width or max(int(counts.max()), 1)), np.int16)
@@ -91,12 +73,11 @@ def pad_rows(rows: Sequence[Sequence[int]], width: int | None = None) -> tuple[T
 class BySpeaker:
     """Draws, on the device, an utterance of the same speaker from a set of allowed ones."""
 
-    def __init__(self, allowed: Tensor, speaker: Tensor) -> None:
+    def __init__(self, allowed: Tensor, speaker: Tensor, speakers: int) -> None:
         order = allowed[torch.argsort(speaker[allowed], stable=True)]
         self.order = order
-        self.count = torch.bincount(speaker[order], minlength=len(SPEAKER_NAMES))
+        self.count = torch.bincount(speaker[order], minlength=speakers)
         self.first = torch.cumsum(self.count, 0) - self.count
-        self.any_speaker = bool((self.count == 0).any())
 
     def draw(self, speaker: Tensor) -> Tensor:
         """(B,) speakers -> (B,) utterances; of anybody where a speaker has none."""

@@ -1,92 +1,85 @@
-"""Turn the exported files into the shipped voices: one set of weights, three references."""
+"""Turn the exported files into the shipped voices: one set of weights, several references."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import soundfile
-import soxr
 
 from gpt_sovits_mlx.voices.format import Reference
 
-from . import corpus, speech
+from . import package, phonemes, speakers, teacher
 
-# Each shipped voice: its speaker, the rate of its recording, and who speaks.
+
+@dataclass(frozen=True)
+class Shipped:
+    """A voice in the box: the teacher's voice that says its reference, in which language, and who that is."""
+
+    speaker: str
+    language: str
+    who: str
+
+
 VOICES = {
-    "demo": ("rms", 16000, "flite's voice rms, a man, American English"),
-    "demo-female": ("slt", 32000, "festival's HTS voice slt, a woman, American English"),
-    "demo-mandarin": ("espeak-f", 22050, "espeak-ng's Mandarin, variant f2, a woman's voice"),
+    "demo": Shipped("am_michael", "en", "a man, American English"),
+    "demo-female": Shipped("af_heart", "en", "a woman, American English"),
+    "demo-mandarin": Shipped("zf_xiaoxiao", "zh", "a woman, Mandarin"),
+    "demo-mandarin-male": Shipped("zm_yunxi", "zh", "a man, Mandarin"),
+    "demo-british": Shipped("bm_lewis", "en", "a man, British English"),
+    "demo-british-female": Shipped("bf_alice", "en", "a woman, British English"),
 }
-REFERENCES = {
-    "rms": ("en", "Good evening. The lamps are lit, the tea is warm, and there is plenty of time to talk."),
-    "slt": ("en", "Good evening. The lamps are lit, the tea is warm, and there is plenty of time to talk."),
-    "espeak-f": ("zh", "晚上好，灯已经亮了，茶还是热的，我们慢慢聊吧。"),
+TEXTS = {
+    "en": "Good evening. The lamps are lit, the tea is warm, and there is plenty of time to talk.",
+    "zh": "晚上好，灯已经亮了，茶还是热的，我们慢慢聊吧。",
 }
 DEFAULTS = {"top_k": 1, "temperature": 1.0, "repetition_penalty": 1.0}
 CARD = (
-    "A small GPT-SoVITS v2 model trained from nothing on synthetic speech by scripts/train_demo_voice; no human "
-    "recording, no published weights. The reference is {speaker}. {ability} The sound is that of the synthesisers it "
-    "learnt from. See NOTICE for the synthesisers' licences."
+    "A small GPT-SoVITS v2 model trained from nothing by scripts/train_demo_voice on speech that the synthesiser "
+    "Kokoro-82M made; no human recording, no weights of others. The reference is Kokoro's voice {speaker}, {who}. "
+    "What strangers' judges say of it stands in the README. See NOTICE for Kokoro's licence."
 )
-ABILITY = {
-    "demo": "It speaks plain English, about one word in thirty misheard by a recogniser; Chinese sentences are spoken "
-    "by demo-mandarin, since this speaker's own Mandarin cannot be understood.",
-    "demo-female": "It speaks plain English, about one word in eight misheard by a recogniser; Chinese sentences are "
-    "spoken by demo-mandarin.",
-    "demo-mandarin": "It speaks Mandarin, about one syllable in thirty misheard by a recogniser trained on the same "
-    "synthesiser.",
-}
-LICENCE = "MIT; synthesisers' notices in NOTICE"
+LICENCE = "MIT; learnt from Kokoro-82M, Apache-2.0, see NOTICE"
 
 
-def write_references(out: Path) -> dict[str, Path]:
-    """Let each speaker say its reference."""
+def write_references(folder: Path, out: Path) -> dict[str, Path]:
+    """Let the teacher in `folder` say each voice's reference, at its own rate."""
     out.mkdir(parents=True, exist_ok=True)
-    phonemise = corpus.front_end()
+    spoken, read = teacher.Teacher(folder, "cpu"), phonemes.readers()
+    voices, vocab = speakers.read_voices(folder), teacher.vocabulary(folder)
     paths = {}
-    for name, (speaker, rate, _) in VOICES.items():
-        language, text = REFERENCES[speaker]
-        row = corpus.make_row(text, language, phonemise, speaker)
-        places = enumerate(speech.SPEAKERS)
-        place = next(i for i, s in places if (s.name, s.language) == (speaker, language))
-        spoken = speech.speak_chunk((place, [row] if row else []))[0]
-        if spoken is None:
-            raise RuntimeError(f"{speaker} does not speak its reference")
+    for name, voice in VOICES.items():
+        reading = read[voice.language](TEXTS[voice.language])
+        if reading is None:
+            raise RuntimeError(f"{name}: its reference is not read alike by the teacher and by us")
+        tokens = np.array([vocab[c] for c in reading.said if c in vocab], np.uint8)
+        ((audio, _),) = spoken.say([tokens], [voices[voice.speaker]])
         paths[name] = out / f"{name}.wav"
-        samples = soxr.resample(spoken.pcm, speech.SAMPLE_RATE, rate)
-        soundfile.write(paths[name], samples, rate, subtype="PCM_16")
+        soundfile.write(paths[name], audio * (0.5 / np.abs(audio).max()), teacher.RATE, subtype="PCM_16")
     return paths
 
 
-def write(work: Path, voices: Path) -> None:
-    """`work`/export and fresh references -> `voices`/demo with the weights, its siblings with recordings only.
-
-    The Mandarin speaker says the Chinese sentences of the English speakers.
-    """
-    from gpt_sovits_mlx.convert import VoiceRecipe, convert_cnhubert, convert_voice
-
-    paths = write_references(work / "references")
-    language, text = REFERENCES[VOICES["demo"][0]]
-    export, demo = work / "export", voices / "demo"
-    recipe = VoiceRecipe(
-        export / "demo.ckpt", export / "demo.pth", paths["demo"], text, language, dtype="float16", licence=LICENCE,
-        defaults=DEFAULTS, encoders={"cnhubert": "cnhubert.safetensors", "roberta": None},
+def write(work: Path, folder: Path, voices: Path) -> None:
+    """`work`/export and fresh references -> `voices`/demo with the weights, its siblings with recordings only."""
+    paths, first = write_references(folder, work / "references"), VOICES["demo"]
+    made = package.convert(
+        work / "export", paths["demo"], TEXTS[first.language], first.language, voices / "demo", defaults=DEFAULTS,
+        licence=LICENCE, card=CARD.format(speaker=first.speaker, who=first.who),
     )  # fmt: skip
-    made = convert_voice(recipe, output=demo, overwrite=True).voice
     made.reference.audio.unlink()
-    convert_cnhubert(export / "cnhubert", demo / "cnhubert.safetensors", dtype="float16")
-    for name, (speaker, _, who) in VOICES.items():
-        language, text = REFERENCES[speaker]
+    for name, voice in VOICES.items():
         (voices / name).mkdir(parents=True, exist_ok=True)
+        recording = _smaller(paths[name], voices / name / "reference.flac")
         replace(
             made,
             path=voices / name,
             name=name,
-            reference=Reference(_smaller(paths[name], voices / name / "reference.flac"), text, language),
-            card=CARD.format(speaker=who, ability=ABILITY[name]),
-            companions={"zh": voices / "demo-mandarin"} if language == "en" else {},
+            reference=Reference(recording, TEXTS[voice.language], voice.language),
+            card=CARD.format(speaker=voice.speaker, who=voice.who),
         ).write()
+    for name in VOICES:
+        package.enrol(voices / name)
 
 
 def _smaller(recording: Path, output: Path) -> Path:

@@ -1,4 +1,4 @@
-"""HiFi-GAN's period and scale discriminators (Kong et al., 2020), narrow, and the losses made of them."""
+"""Discriminators of periods (HiFi-GAN, Kong et al., 2020), narrow, and of spectra, and the losses made of them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from torch.nn import functional as F
 from torch.nn.utils import weight_norm
 
 from .graphs import beside
+from .vits import spectrogram
 
 PERIODS = (2, 3, 5, 7, 11)
+WINDOWS = (512, 1024, 2048)
 
 
 class PeriodDiscriminator(nn.Module):
@@ -33,19 +35,23 @@ class PeriodDiscriminator(nn.Module):
         return [*maps, self.last(x)]
 
 
-class ScaleDiscriminator(nn.Module):
-    def __init__(self, width: float) -> None:
+class SpectrumDiscriminator(nn.Module):
+    """Scores the magnitude spectrogram of one window length (UnivNet, Jang et al., 2021)."""
+
+    def __init__(self, window: int, channels: int = 32) -> None:
         super().__init__()
-        c = [int(n * width) for n in (16, 64, 256, 1024, 1024)]
-        layers = [nn.Conv1d(1, c[0], 15, 1, 7)]
-        # not in groups, as HiFi-GAN has them: at this width grouped kernels take five times as long
-        layers += [nn.Conv1d(c[i], c[i + 1], 41, 4, 20) for i in range(3)]
-        layers += [nn.Conv1d(c[3], c[4], 5, 1, 2)]
+        self.window = window
+        shapes = [((3, 9), (1, 1)), *[((3, 9), (1, 2))] * 3, ((3, 3), (1, 1))]
+        layers = [
+            nn.Conv2d(channels if i else 1, channels, kernel, stride, (kernel[0] // 2, kernel[1] // 2))
+            for i, (kernel, stride) in enumerate(shapes)
+        ]
         self.convs = nn.ModuleList(weight_norm(layer) for layer in layers)
-        self.last = weight_norm(nn.Conv1d(c[4], 1, 3, 1, 1))
+        self.last = weight_norm(nn.Conv2d(channels, 1, (3, 3), 1, (1, 1)))
 
     def forward(self, audio: Tensor) -> list[Tensor]:
-        x = audio[:, None]
+        with torch.autocast(audio.device.type, enabled=False):
+            x = spectrogram(audio.float(), self.window, self.window // 4).transpose(1, 2)[:, None]
         maps = []
         for conv in self.convs:
             x = F.leaky_relu(conv(x), 0.1)
@@ -57,7 +63,7 @@ class Discriminators(nn.Module):
     def __init__(self, width: float = 0.25) -> None:
         super().__init__()
         periods: list[nn.Module] = [PeriodDiscriminator(p, width) for p in PERIODS]
-        self.parts = nn.ModuleList([*periods, ScaleDiscriminator(width)])
+        self.parts = nn.ModuleList([*periods, *(SpectrumDiscriminator(w) for w in WINDOWS)])
 
     def forward(self, audio: Tensor) -> list[list[Tensor]]:
         return beside(audio, list(self.parts))

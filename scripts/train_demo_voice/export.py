@@ -6,6 +6,7 @@ import json
 import sys
 import types
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from . import gpt, sovits, tokenizer
+from . import gpt, sovits, tokenizer, weights
 from .hubert import Tokenizer
-from .vits import SoVITS
+from .speech import CLASSES
+from .vits import Size, SoVITS
 
 
 class HParams:
@@ -103,23 +105,41 @@ def write(work: Path, out: Path) -> None:
 def take_up(voice: Path, work: Path) -> None:
     """A shipped voice's weights -> `work`'s gpt.pt, sovits.pt and tokenizer.pt, from which the stages train on.
 
-    What only training needs, the tokenizer's heads and the discriminators, starts anew.
+    What only training needs, the tokenizer's heads and the discriminators, starts anew; so does, when a stage resumes,
+    whatever has another shape there.
     """
     work.mkdir(parents=True, exist_ok=True)
-    gpt.save(load_file(voice / "gpt.safetensors"), work / "gpt.pt")
+    weights.save(unpacked(load_file(voice / "gpt.safetensors")), work / "gpt.pt")
     stored = load_file(voice / "sovits.safetensors")
-    state = SoVITS().state_dict()
-    for name in state:
+    book = stored["quantizer.vq.layers.0._codebook.embed"]
+    state: dict[str, Tensor] = {"codebook": book}
+    for name in SoVITS(Size(code_width=book.shape[1])).state_dict():
         base, _, part = name.rpartition("_")
-        if name == "codebook":
-            state[name] = stored["quantizer.vq.layers.0._codebook.embed"]
-        elif part == "g" and base in stored:
+        if part == "g" and base in stored:
             state[name] = stored[base].float().flatten(1).norm(dim=1).view(-1, 1, 1)
-        else:
+        elif name != "codebook":
             state[name] = stored[base if part == "v" and base in stored else name]
-    gpt.save(state, work / "sovits.pt")
-    encoder = Tokenizer(len(tokenizer.PHONES))
-    encoder.encoder.load_state_dict({k: v.float() for k, v in load_file(voice / "cnhubert.safetensors").items()})
-    encoder.ssl_proj.load_state_dict({k: stored[f"ssl_proj.{k}"].float() for k in ("weight", "bias")})
-    encoder.embed.copy_(state["codebook"].float())
-    tokenizer.save(encoder, work / "tokenizer.pt")
+    weights.save(state, work / "sovits.pt")
+    encoder = {f"encoder.{k}": v for k, v in load_file(voice / "cnhubert.safetensors").items()}
+    encoder |= {f"ssl_proj.{k}": stored[f"ssl_proj.{k}"] for k in ("weight", "bias")}
+    own = Tokenizer(CLASSES)
+    anew = weights.take_what_fits(own, {k: v.float() for k, v in (encoder | {"embed": book}).items()})
+    if any(not name.startswith(("head.", "direct.", "count", "total")) for name in anew):
+        print(f"the tokenizer of {voice} has another shape, and is left out")
+        return
+    tokenizer.save(own, work / "tokenizer.pt")
+
+
+def unpacked(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors with the matrices that MLX packed in 8 bits (uint32 words, scales, biases) as numbers again."""
+    whole = {}
+    for name, value in stored.items():
+        stem = name.removesuffix("weight")
+        if stem != name and stem + "scales" in stored:
+            scales, biases = stored[stem + "scales"].float(), stored[stem + "biases"].float()
+            numbers = value.view(torch.uint8).float().unflatten(1, (scales.shape[1], -1))
+            value = (numbers * scales[..., None] + biases[..., None]).flatten(1)
+        elif name.endswith(("scales", "biases")):
+            continue
+        whole[name] = value
+    return whole

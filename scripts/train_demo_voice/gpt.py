@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from .data import DEVICE, BySpeaker, SpeechData
 from .graphs import Average, capture, optimiser
+from .weights import read, save
 
 EOS, VOCABULARY = 1024, 1025
 REPETITION_PENALTY = 1.35
@@ -24,9 +25,9 @@ REPETITION_PENALTY = 1.35
 
 @dataclass(frozen=True)
 class Size:
-    hidden: int = 256
+    hidden: int = 384
     layers: int = 6
-    heads: int = 8
+    heads: int = 12
     symbols: int = 732
     features: int = 1024  # BERT features a character; zeros here, kept for the reference's sake
 
@@ -132,7 +133,7 @@ class Bucket:
     target_codes: int
 
 
-BUCKETS = (Bucket(128, 160, 304, 170, 92, 130), Bucket(32, 320, 640, 250, 250, 390))
+BUCKETS = (Bucket(128, 160, 304, 170, 92, 130), Bucket(24, 480, 896, 250, 290, 640))
 TURNS = (0, 0, 1)  # which bucket takes the next step
 
 
@@ -151,19 +152,20 @@ class GPTTraining:
 
     def __init__(
         self, data: SpeechData, codes: tuple[Tensor, Tensor], prompts: tuple[Tensor, Tensor], rate: float = 7e-4,
-        dropout: float = 0.15, scale: float = 1.0,
+        dropout: float = 0.15, scale: float = 1.0, size: Size | None = None,
     ) -> None:  # fmt: skip
         self.data, self.rate = data, rate
         self.codes, self.code_count = codes[0].long(), codes[1]
         self.prompts, self.prompt_count = prompts[0].long(), prompts[1]
         self.phones, self.phone_count = data.phones.long(), data.phone_count
-        self.model = GPT(dropout=dropout).to(DEVICE)
+        self.model = GPT(size, dropout).to(DEVICE)
         self.average = Average(self.model, 0.999)
         self.learning_rate = torch.tensor(rate, device=DEVICE)
         self.optimiser = optimiser(list(self.model.parameters()), self.learning_rate, (0.9, 0.98), 0.05)
         self.scale = scale
         self.pools = [self._pools(b, data.train) for b in BUCKETS]
-        self.held_out = self._pools(BUCKETS[1], ~data.train)
+        held_out = self._pools(BUCKETS[1], ~data.train)
+        self.held_out = [self._batch(BUCKETS[1], held_out, 64) for _ in range(3)]
 
     def _pools(self, bucket: Bucket, keep: Tensor) -> tuple[BySpeaker, Tensor]:
         room = bucket.texts - bucket.target_phones
@@ -172,7 +174,8 @@ class GPTTraining:
         )
         target = keep & (self.code_count <= bucket.target_codes) & (self.phone_count <= bucket.target_phones)
         target &= self.code_count >= 4
-        return BySpeaker(torch.nonzero(prompt)[:, 0], self.data.speaker), torch.nonzero(target)[:, 0]
+        speakers = BySpeaker(torch.nonzero(prompt)[:, 0], self.data.speaker, self.data.speakers)
+        return speakers, torch.nonzero(target)[:, 0]
 
     def _batch(self, bucket: Bucket, pools: tuple[BySpeaker, Tensor], size: int) -> tuple[Tensor, ...]:
         prompts, targets = pools
@@ -225,22 +228,25 @@ class GPTTraining:
 
     @torch.no_grad()
     def validate(self) -> dict[str, Tensor]:
-        """Losses on held-out pairs, of the averaged weights."""
+        """Losses on held-out pairs, always the same ones, of the averaged weights."""
         net = GPT(self.model.size).to(DEVICE).eval()
         net.load_state_dict(self.average.state())
-        return self.loss(net, self._batch(BUCKETS[1], self.held_out, 64))
+        found = [self.loss(net, batch) for batch in self.held_out]
+        return {name: torch.stack([parts[name] for parts in found]).mean() for name in found[0]}
 
     def resume(self, path: Path) -> None:
         """Take up the weights that an earlier run left at `path`."""
-        self.model.load_state_dict({k: v.float() for k, v in torch.load(path, map_location=DEVICE).items()})
+        self.model.load_state_dict(read(path, DEVICE))
 
     def run(self, seconds: float, out: Path, warm: bool = False, every: float = 60) -> None:
-        """Train for `seconds`; `out` gets the averaged weights (float16) every so often and at the end."""
+        """Train for `seconds`; `out` gets the averaged weights (float16) whenever they do better than before on pairs
+        held out: on little speech the model soon knows its pairs by heart.
+        """
         self.model.train()
         self.learning_rate.fill_(1e-6)  # capture takes a few steps of its own
         steps = [capture(lambda w=w: self._step(w)) for w in range(len(BUCKETS))]
         self.average.restart()
-        start, count, done, next_report = time.time(), 0, 0.0, 10.0
+        start, count, done, next_report, best = time.time(), 0, 0.0, 10.0, math.inf
         while done < 1:
             done = (time.time() - start) / seconds
             ramp = 1.0 if warm else min(1, (count + 1) / 500)
@@ -254,63 +260,15 @@ class GPTTraining:
             if time.time() - start > next_report or done >= 1:
                 next_report = time.time() - start + every
                 held = {f"held-out {k}": v for k, v in self.validate().items()}
+                loss = float(held["held-out loss"])
                 text = ", ".join(f"{k} {float(v.detach()):.3f}" for k, v in (parts | held).items())
                 print(f"gpt step {count} {time.time() - start:.0f} s: {text}", flush=True)
-                save(self.average.state(), out)
-
-
-def save(state: dict[str, Tensor], path: Path) -> None:
-    temporary = path.with_suffix(".tmp")
-    torch.save({k: v.half() for k, v in state.items()}, temporary)
-    temporary.rename(path)
+                if loss < best:
+                    best = loss
+                    save(self.average.state(), out)
 
 
 def load(path: Path, dropout: float = 0.0) -> GPT:
     model = GPT(dropout=dropout).to(DEVICE)
-    model.load_state_dict({k: v.float() for k, v in torch.load(path, map_location=DEVICE).items()})
+    model.load_state_dict(read(path, DEVICE))
     return model.eval()
-
-
-@dataclass(frozen=True)
-class Sampling:
-    top_k: int = 15
-    temperature: float = 1.0
-    penalty: float = 1.0
-    cap: int = 700
-    seed: int = 0
-
-
-@torch.no_grad()
-def generate(model: GPT, phones: list[list[int]], prompt: list[int], how: Sampling) -> tuple[list[list[int]], int]:
-    """Codes for a batch of phone lists (prompt phones + target) after one prompt, and how many never ended.
-
-    Runs the whole sequence anew each step: without a cache, for evaluation during training only.
-    """
-    from .data import pad_rows
-
-    random = torch.Generator(DEVICE).manual_seed(how.seed)
-    texts, counts = pad_rows(phones)
-    texts, size = texts.long(), len(phones)
-    y = torch.tensor(prompt, device=DEVICE)[None].repeat(size, 1)
-    end = torch.full((size,), -1, device=DEVICE)
-    seen = torch.zeros(size, VOCABULARY, dtype=torch.bool, device=DEVICE).scatter_(1, y, True)
-    for i in range(how.cap):
-        with torch.autocast(DEVICE, torch.bfloat16, enabled=DEVICE == "cuda"):
-            logits = model(texts, counts, y)[:, -1].float()
-        if i < 11:
-            logits[:, EOS] = -1e9
-        logits = penalise(logits, seen, how.penalty)
-        best = logits.argmax(-1)
-        logits = logits / how.temperature
-        logits = logits.masked_fill(logits < logits.topk(how.top_k, -1).values[:, -1:], -1e9)
-        chance = logits.softmax(-1)
-        drawn = (chance / torch.empty_like(chance).exponential_(generator=random)).argmax(-1)
-        stops = (end < 0) & ((drawn == EOS) | (best == EOS))
-        end = torch.where(stops, torch.full_like(end, i), end)
-        if i % 16 == 0 and bool((end >= 0).all()):
-            break
-        y = torch.cat([y, drawn.clamp(max=EOS - 1)[:, None]], 1)
-        seen.scatter_(1, drawn[:, None], True)
-    first = len(prompt)
-    ends = end.tolist()
-    return [y[b, first : first + (e if e >= 0 else how.cap)].tolist() for b, e in enumerate(ends)], ends.count(-1)

@@ -25,7 +25,7 @@ def capture(step: Step, warm_up: int = 3) -> Step:
     torch.cuda.current_stream().wait_stream(side)
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # NCCL's own thread may call CUDA meanwhile
         out = step()
 
     def replay() -> dict[str, Tensor]:

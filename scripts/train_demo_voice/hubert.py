@@ -89,7 +89,7 @@ class _Layer(nn.Module):
 class Hubert(nn.Module):
     """(B, N) audio at 16 kHz -> (B, T, hidden) at 50 Hz, T = (N - 400) // 320 + 1."""
 
-    def __init__(self, channels: int = 128, hidden: int = 192, layers: int = 3, heads: int = 4) -> None:
+    def __init__(self, channels: int = 160, hidden: int = 256, layers: int = 4, heads: int = 4) -> None:
         super().__init__()
         self.config = config(channels, hidden, layers, heads)
         inputs: Sequence[int] = (1, *(channels,) * 6)
@@ -138,7 +138,7 @@ class Tokenizer(nn.Module):
 
     PITCH, VOICED, ENERGY = 0, 1, 2
 
-    def __init__(self, phones: int, codes: int = 1024, hidden: int = 192, tones: int = 6) -> None:
+    def __init__(self, phones: int, codes: int = 1024, hidden: int = 256, tones: int = 6) -> None:
         super().__init__()
         self.encoder = Hubert(hidden=hidden)
         self.ssl_proj = nn.Conv1d(hidden, hidden, 2, 2)

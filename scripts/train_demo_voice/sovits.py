@@ -3,7 +3,8 @@
 The reference trains a variational model and drops its posterior encoder afterwards. Here codes and speech are
 frame-aligned, so the generator learns straight from the text encoder's latent: no gap between training and
 use, and half the operations. Losses: log-mel at three resolutions, discriminators and their features on short
-slices, and a linear read-out of the whole latent to log-mel that teaches the encoder every frame at once.
+slices, and a linear read-out of the whole latent to log-mel that teaches the encoder every frame at once. The mels
+reach up to 16 kHz, where the teacher, which speaks at 24 kHz, is silent: so no mirror image grows above its 12 kHz.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from torch import Tensor, nn
 
 from .data import DEVICE, BySpeaker, SpeechData
 from .discriminators import Discriminators, fooling_loss, judge_loss
-from .gpt import save
 from .graphs import Average, Step, capture, optimiser
-from .vits import HOP, STYLE_BINS, SoVITS, spectrogram
+from .parallel import Gradients, agreed, rank, same
+from .vits import HOP, STYLE_BINS, Size, SoVITS, spectrogram
+from .weights import read, save, take_what_fits
 
 SLICE = 32  # frames that the generator turns to sound in one training step
 STYLE_FRAMES = 160
@@ -41,7 +43,7 @@ BUCKETS = (Bucket(24, 16, 128, 96), Bucket(24, 16, 320, 224))
 TURNS = (0, 0, 0, 1)
 
 
-def mel_matrix(window: int, bands: int, low: float = 30, high: float = 12000, rate: int = 32000) -> Tensor:
+def mel_matrix(window: int, bands: int, low: float = 30, high: float = 16000, rate: int = 32000) -> Tensor:
     """(bands, window // 2 + 1) triangular filters on the mel scale."""
 
     def mel(f: float) -> float:
@@ -64,26 +66,37 @@ class LogMel(nn.Module):
         return torch.log((self.filters[which] @ spectrogram(audio, window, hop)).clamp(min=1e-3))
 
 
+def _widened(rows: Tensor, width: int) -> Tensor:
+    """(N, longest) int16 -> at least `width` wide, zeros behind."""
+    return nn.functional.pad(rows.long(), (0, max(width - rows.shape[1], 0)))
+
+
 class SoVITSTraining:
+    """One training run, on as many GPUs as there are processes (see `parallel`)."""
+
     def __init__(
-        self, data: SpeechData, codes: tuple[Tensor, Tensor], codebook: Tensor, rate: float = 4e-4, scale: float = 1.0
-    ) -> None:
+        self, data: SpeechData, codes: tuple[Tensor, Tensor], codebook: Tensor, rate: float = 4e-4, scale: float = 1.0,
+        size: Size | None = None,
+    ) -> None:  # fmt: skip
         self.data, self.rate, self.scale = data, rate, scale
-        self.codes, self.code_count = codes[0].long(), codes[1]
-        self.phones = data.phones.long()
-        self.model, self.judges = SoVITS().to(DEVICE), Discriminators().to(DEVICE)
+        self.codes, self.code_count = _widened(codes[0], max(b.codes for b in BUCKETS)), codes[1]
+        self.phones = _widened(data.phones, max(b.texts for b in BUCKETS))
+        self.model, self.judges = SoVITS(size).to(DEVICE), Discriminators().to(DEVICE)
         self.model.codebook.copy_(codebook)
         self.read_out = nn.Conv1d(self.model.size.hidden, MELS[0][2], 1).to(DEVICE)
+        self.learned = [*self.model.parameters(), *self.read_out.parameters()]
+        same([p.data for p in (*self.learned, *self.judges.parameters())])
         self.average = Average(self.model, 0.9985)
         self.learning_rate = torch.tensor(rate, device=DEVICE)
-        self.learned = [*self.model.parameters(), *self.read_out.parameters()]
         self.optimiser = optimiser(self.learned, self.learning_rate, (0.8, 0.99), 0.01)
         self.judge_optimiser = optimiser(list(self.judges.parameters()), self.learning_rate, (0.8, 0.99), 0.01)
+        self.gradients, self.judge_gradients = Gradients(self.learned), Gradients(list(self.judges.parameters()))
         self.mel = LogMel()
         keep = data.train & (self.code_count >= SLICE // 2)
         self.pools = [self._pool(b, keep) for b in BUCKETS]
         long_enough = data.train & (data.samples >= STYLE_FRAMES * HOP)
-        self.styles = BySpeaker(torch.nonzero(long_enough)[:, 0], data.speaker)
+        self.styles = BySpeaker(torch.nonzero(long_enough)[:, 0], data.speaker, data.speakers)
+        torch.manual_seed(rank())  # every process draws another batch
 
     def _pool(self, bucket: Bucket, keep: Tensor) -> Tensor:
         fits = keep & (self.code_count <= bucket.codes) & (self.data.phone_count <= bucket.texts)
@@ -96,7 +109,8 @@ class SoVITSTraining:
         first = (torch.rand(len(other), device=DEVICE) * room).long()
         return spectrogram(self.data.audio(other, first, STYLE_FRAMES * HOP))[:, :STYLE_BINS]
 
-    def _step(self, which: int, adversarial: bool) -> dict[str, Tensor]:
+    def _gradients(self, which: int, adversarial: bool) -> dict[str, Tensor]:
+        """The first half of a step: a batch -> losses, and their gradients in `gradients` and `judge_gradients`."""
         bucket = BUCKETS[which]
         size, sounded = max(int(bucket.batch * self.scale), 2), max(int(bucket.sounded * self.scale), 2)
         pool = self.pools[which]
@@ -131,16 +145,36 @@ class SoVITSTraining:
             parts["fool"], parts["features"] = fooling_loss(maps, sounded)
             total = total + parts["fool"] + 2 * parts["features"]
             # one forward pass serves both sides: the judges' gradients are of their loss, the model's of its own
-            self.judge_optimiser.zero_grad(set_to_none=True)
+            self.judge_gradients.clear()
             parts["judge"].backward(inputs=list(self.judges.parameters()), retain_graph=True)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.gradients.clear()
         total.backward(inputs=self.learned)
+        return {k: v.detach() for k, v in parts.items()}
+
+    def _update(self, adversarial: bool) -> dict[str, Tensor]:
+        """The second half of a step: gradients -> weights."""
         if adversarial:
             self.judge_optimiser.step()
         nn.utils.clip_grad_norm_(self.model.parameters(), 500.0)
         self.optimiser.step()
         self.average.update()
-        return {k: v.detach() for k, v in parts.items()}
+        return {}
+
+    def _captured(self, which: int, adversarial: bool) -> Step:
+        """A whole step as a function without arguments: two graphs, gradients averaged over processes between."""
+        self.learning_rate.fill_(1e-7)  # capture takes a few steps of its own
+        forward = capture(lambda: self._gradients(which, adversarial))
+        update = capture(lambda: self._update(adversarial))
+
+        def step() -> dict[str, Tensor]:
+            parts = forward()
+            self.gradients.average()
+            if adversarial:
+                self.judge_gradients.average()
+            update()
+            return parts
+
+        return step
 
     def run(self, seconds: float, out: Path, gan_from: float, warm: bool = False, every: float = 60) -> None:
         """Train for `seconds`, with discriminators after the share `gan_from` of it; weights go to `out`.
@@ -151,11 +185,14 @@ class SoVITSTraining:
         steps: dict[tuple[int, bool], Step] = {}
         smooth: dict[str, Tensor] = {}
         while done < 1:
-            done = (time.time() - start) / seconds
+            if count % 10 == 0:
+                if DEVICE == "cuda":
+                    torch.cuda.synchronize()
+                done = agreed((time.time() - start) / seconds, DEVICE)
             which, gan = TURNS[count % len(TURNS)], done > gan_from
             if (which, gan) not in steps:
-                self.learning_rate.fill_(1e-7)  # capture takes a few steps of its own
-                steps[which, gan] = capture(lambda w=which, g=gan: self._step(w, g))
+                steps[which, gan] = self._captured(which, gan)
+                same([p.data for p in (*self.learned, *self.judges.parameters())])
                 print(f"sovits: captured {which} {gan} at {time.time() - start:.0f} s", flush=True)
             ramp = 1.0 if warm else min(1, (count + 1) / 300)
             self.learning_rate.fill_(self.rate * ramp * max(0.03, min(1, (1 - done) / 0.6)))
@@ -165,9 +202,7 @@ class SoVITSTraining:
                 self.average.restart()
             for key, value in parts.items():
                 smooth[key] = smooth[key] * 0.98 + value * 0.02 if key in smooth else value.clone()
-            if count % 10 == 0 and DEVICE == "cuda":
-                torch.cuda.synchronize()
-            if time.time() - start > next_report or done >= 1:
+            if rank() == 0 and (time.time() - start > next_report or done >= 1):
                 next_report = time.time() - start + every
                 text = ", ".join(f"{k} {float(v):.3f}" for k, v in smooth.items())
                 print(f"sovits step {count} {time.time() - start:.0f} s: {text}", flush=True)
@@ -180,19 +215,23 @@ class SoVITSTraining:
         save(judges, out.with_suffix(".judges.pt"))
 
     def resume(self, path: Path) -> bool:
-        """Take up the weights that an earlier run left at `path`; False where its discriminators are not there."""
-        state = {k: v.float() for k, v in torch.load(path, map_location=DEVICE).items()}
-        self.model.load_state_dict(state)
+        """Take up what fits of the weights that an earlier run left at `path`; False where its discriminators are not
+        there. The codebook stays the tokenizer's."""
+        state = read(path, DEVICE)
+        state.pop("codebook", None)
+        left = take_what_fits(self.model, state)
+        if rank() == 0:
+            print(f"sovits: resumed from {path}, {len(left)} tensors anew: {left[:6]}", flush=True)
         training = path.with_suffix(".judges.pt")
         if there := training.exists():  # a shipped voice has none: they start anew
-            beside = {k: v.float() for k, v in torch.load(training, map_location=DEVICE).items()}
-            self.judges.load_state_dict({k[7:]: v for k, v in beside.items() if k.startswith("judges.")})
-            self.read_out.load_state_dict({k[9:]: v for k, v in beside.items() if k.startswith("read_out.")})
+            beside = read(training, DEVICE)
+            take_what_fits(self.judges, {k[7:]: v for k, v in beside.items() if k.startswith("judges.")})
+            take_what_fits(self.read_out, {k[9:]: v for k, v in beside.items() if k.startswith("read_out.")})
         self.average.restart()
         return there
 
 
 def load(path: Path) -> SoVITS:
     model = SoVITS().to(DEVICE)
-    model.load_state_dict({k: v.float() for k, v in torch.load(path, map_location=DEVICE).items()})
+    model.load_state_dict(read(path, DEVICE))
     return model.eval()

@@ -1,315 +1,208 @@
-"""Corpus rows -> speech with frame labels, from the free synthesisers that Debian packages.
+"""The script -> speech with frame labels, spoken by the teacher: a process a core, several on each GPU.
 
-English is spoken by flite (rms, awb), by festival's HTS voice slt (32 kHz) and, for more timbres, by
-espeak-ng; Mandarin by espeak-ng from the pinyin of our own phones. Each synthesiser also says when each
-phone ends: those times become the labels that train the tokenizer.
+The teacher tells how many frames each of its phonemes lasts: those are the labels that train the tokenizer.
 """
 
 from __future__ import annotations
 
-import ctypes
-import os
-import re
-import subprocess
-import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import Pool
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import soundfile
-import soxr
+import torch
 
-from .corpus import Row, split_words
+from .corpus import LANGUAGES, Script, load_script
+from .speakers import Speaker, Voices, load, read_voices
+from .teacher import FRAME, RATE, Teacher, vocabulary
 
 SAMPLE_RATE = 32000
 FRAME_RATE = 50
-
-# Phone classes of the frame labels. "pau" is silence; the first line is the set of flite and festival,
-# the second what espeak-ng's Mandarin adds.
-PHONES = split_words(
-    "pau aa ae ah ao aw ax ay b ch d dh eh er ey f g hh ih iy jh k l m n ng ow oy p r s sh t th uh uw v w y z zh "
-    "tS; tS;h S; ts. ts.h s. z. ts tsh i. i[ iA iE io iou iu y yE y& y@ yi yu ua u@ uo uA uai uei A o o- ong aI"
-)
-PHONE_ID = {p: i for i, p in enumerate(PHONES)}
-# espeak-ng's Mandarin phonemes that sound like a phone of the first line.
-_MANDARIN = {
-    "p": "b", "ph": "p", "t": "d", "th": "t", "k": "g", "kh": "k", "X": "hh", "j": "y", ";": "y", "N": "ng",
-    "i": "iy", "u": "uw", "@": "ax", "@r": "er", "ai": "ay", "Au": "aw", "ei": "ey", "ou": "ow", "a": "aa",
-    "A": "aa", "E": "eh", "o": "ao",
-}  # fmt: skip
-# ARPABET -> espeak-ng's English phonemes, so that it says exactly the phones of the corpus.
-_ARPABET = {
-    "AA": "A:", "AE": "a", "AH": "V", "AO": "O:", "AW": "aU", "AY": "aI", "B": "b", "CH": "tS", "D": "d",
-    "DH": "D", "EH": "E", "ER": "3:", "EY": "eI", "F": "f", "G": "g", "HH": "h", "IH": "I", "IY": "i:",
-    "JH": "dZ", "K": "k", "L": "l", "M": "m", "N": "n", "NG": "N", "OW": "oU", "OY": "OI", "P": "p", "R": "r",
-    "S": "s", "SH": "S", "T": "t", "TH": "T", "UH": "U", "UW": "u:", "V": "v", "W": "w", "Y": "j", "Z": "z",
-    "ZH": "Z",
-}  # fmt: skip
-_ENGLISH = {v: k.lower() for k, v in _ARPABET.items()} | {
-    "@": "ax", "3": "er", "t2": "t", "t#": "t", "l#": "l", ";": "y", "aI@": "ay", "aI3": "ay", "aU@": "aw",
-}  # fmt: skip
+CLASSES = 178
+"""Phone classes of the frame labels: the teacher's tokens, 0 for silence and for what is no sound."""
+TONE_MARKS = "→↗↓↘"
+"""Of the tones 1 to 4, as the teacher writes them behind a vowel."""
+_BEFORE, _AFTER = "ˈˌ", "ːʰʲᵝ̃" + TONE_MARKS + " "  # marks that lengthen the sound that follows, or went before
+EDGES = (1800, 3600)
+"""Samples of silence at 24 kHz that are kept before and behind an utterance."""
+LAG = 2.5
+"""Frames by which the teacher's durations come behind what is heard: where its fricatives and the energy at high
+frequencies, or its silences and the level, agree best (six voices, three languages: 2 to 3)."""
+LEVEL, PEAK = 0.08, 0.9
+BLOCK = 64
+"""Rows of one file of speech."""
 
 
 @dataclass(frozen=True)
-class Speaker:
-    """One timbre: a synthesiser's voice, played `rate` times as fast (pitch and formants move with it)."""
-
-    name: str
-    engine: str
-    voice: str
-    language: str
-    share: float
-    rate: float = 1.0
-
-
-SPEAKERS = (
-    Speaker("rms", "flite", "rms", "en", 0.44),
-    Speaker("slt", "festival", "cmu_us_slt_arctic_hts", "en", 0.26),
-    Speaker("awb", "flite", "awb", "en", 0.10),
-    Speaker("rms-high", "flite", "rms", "en", 0.04, 1.15),
-    Speaker("slt-low", "festival", "cmu_us_slt_arctic_hts", "en", 0.04, 0.88),
-    Speaker("awb-high", "flite", "awb", "en", 0.04, 1.22),
-    Speaker("espeak-m", "espeak", "en-us", "en", 0.04),
-    Speaker("espeak-f", "espeak", "en-us+f2", "en", 0.04),
-    Speaker("espeak-m", "espeak", "cmn-latn-pinyin", "zh", 0.26),
-    Speaker("espeak-f", "espeak", "cmn-latn-pinyin+f2", "zh", 0.50),
-    Speaker("espeak-m3", "espeak", "cmn-latn-pinyin+m3", "zh", 0.08),
-    Speaker("espeak-f4", "espeak", "cmn-latn-pinyin+f4", "zh", 0.08),
-    Speaker("espeak-m-low", "espeak", "cmn-latn-pinyin", "zh", 0.08, 0.9),
-)
-SPEAKER_NAMES = tuple(dict.fromkeys(s.name for s in SPEAKERS))
-
-
-@dataclass
 class Spoken:
-    """One utterance: int16 at 32 kHz; phone classes and tones (0 none, 1 to 5) at 50 frames a second."""
+    """One utterance: int16 at 32 kHz; phone classes and tones (0 none, 1 to 4) at 50 frames a second."""
 
     pcm: np.ndarray
     labels: np.ndarray
     tones: np.ndarray
 
 
-def frame_labels(ends: Sequence[tuple[float, int]], samples: int) -> np.ndarray:
-    """(end in seconds, class) of successive segments -> uint8 class of each 20 ms frame of `samples` at 32 kHz.
+def frame_labels(ends: Sequence[float] | np.ndarray, classes: Sequence[int] | np.ndarray, samples: int) -> np.ndarray:
+    """Ends of segments in seconds and their classes -> uint8 class of each 20 ms frame of `samples` at 32 kHz.
 
     Frame t is centred where the encoder's is: on sample 320 t + 200 at 16 kHz.
     """
     count = max((samples // 2 - 400) // 320 + 1, 1)
     centres = (np.arange(count) * 320 + 200) / 16000
-    bounds = np.maximum.accumulate(np.array([e for e, _ in ends])) if ends else np.zeros(0)
-    classes = np.array([c for _, c in ends] + [0], np.uint8)
-    return classes[np.searchsorted(bounds, centres, side="right")]
+    padded = np.append(np.asarray(classes), 0).astype(np.uint8)
+    return padded[np.searchsorted(np.asarray(ends), centres, side="right")]
 
 
-def _finish(wave: np.ndarray, rate: int, speed: float, ends: list[tuple[float, int, int]], pad: float) -> Spoken:
-    """Resample to 32 kHz, set the level, pad with `pad` seconds of silence on both sides, label the frames."""
-    y = soxr.resample(wave.astype(np.float32) / 32768, rate * speed, SAMPLE_RATE)
-    level = np.sqrt(np.mean(y**2)) + 1e-6
-    y = y * min(0.08 / level, 0.9 / (np.abs(y).max() + 1e-6))
-    silence = np.zeros(int(pad * SAMPLE_RATE), np.float32)
-    y = np.concatenate([silence, y, silence])
-    shifted = [(pad, 0, 0)] + [(e / speed + pad, c, t) for e, c, t in ends]
+class Labels:
+    """The teacher's tokens -> a phone class and a tone for each of them."""
+
+    def __init__(self, vocab: dict[str, int]) -> None:
+        marks = {vocab[c] for c in ';:,.!?—…"()“”' if c in vocab}
+        self._silent = marks | {0}
+        self._before = {vocab[c] for c in _BEFORE if c in vocab}
+        self._after = {vocab[c] for c in _AFTER if c in vocab}
+        self._tone = {vocab[c]: i + 1 for i, c in enumerate(TONE_MARKS)}
+        self._space = vocab[" "]
+
+    def classes(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) -> (n,) classes and (n,) tones. A tone belongs to the sounds of its syllable up to its mark."""
+        classes, tones = np.zeros(len(tokens), np.uint8), np.zeros(len(tokens), np.uint8)
+        start = 0
+        for i, token in enumerate(tokens.tolist()):
+            if token in self._after:
+                classes[i] = classes[i - 1] if i else 0
+            elif token not in self._silent and token not in self._before:
+                classes[i] = token
+            if token in self._tone:
+                tones[start : i + 1] = self._tone[token]
+            if token in self._tone or token in self._silent or token == self._space:
+                start = i + 1
+        for i in range(len(tokens) - 2, -1, -1):
+            if int(tokens[i]) in self._before:
+                classes[i] = classes[i + 1]
+        return classes, tones
+
+
+def to_32k(audio: np.ndarray) -> np.ndarray:
+    """(N,) at 24 kHz -> (4 N / 3,) float32 at 32 kHz, by its spectrum: nothing comes in above 12 kHz."""
+    padded = np.pad(audio, (0, -len(audio) % 3 + 3 * 240))  # a little silence, so that the end does not reach the start
+    wide = np.fft.irfft(np.fft.rfft(padded), len(padded) * 4 // 3) * (4 / 3)
+    return wide[: len(audio) * 4 // 3].astype(np.float32)
+
+
+class Speech:
+    """The teacher with its speakers; `say` makes rows of a script."""
+
+    def __init__(self, script: Script, speakers: Sequence[Speaker], voices: Voices, folder: Path, device: str) -> None:
+        self._script, self._speakers, self._voices = script, speakers, voices
+        self._teacher, self._labels = Teacher(folder, device), Labels(vocabulary(folder))
+        self._styles: dict[tuple[int, int], np.ndarray] = {}
+
+    def say(self, rows: Sequence[int]) -> Iterator[tuple[int, Spoken]]:
+        """Each row with what is heard of it, shorter ones first; rows of which nothing is heard are left out."""
+        for batch in batches(rows, [len(self._script.tokens[row]) for row in rows]):
+            torch.manual_seed(batch[0])
+            tokens = [self._script.tokens[row] for row in batch]
+            said = self._teacher.say(tokens, [self._style(row) for row in batch])
+            for row, given, (audio, durations) in zip(batch, tokens, said, strict=True):
+                spoken = finish(audio, durations, *self._labels.classes(given))
+                if spoken is not None:
+                    yield row, spoken
+
+    def _style(self, row: int) -> np.ndarray:
+        key = int(self._script.speaker[row]), int(self._script.language[row])
+        if key not in self._styles:
+            self._styles[key] = self._speakers[key[0]].style(self._voices, LANGUAGES[key[1]])
+        return self._styles[key]
+
+
+def batches(rows: Sequence[int], lengths: Sequence[int], room: int = 2400) -> Iterator[list[int]]:
+    """`rows` by length in batches of near-equal ones, whose tokens, padded to the longest, are at most `room`."""
+    batch: list[int] = []
+    for length, row in sorted(zip(lengths, rows, strict=True)):
+        if batch and (len(batch) + 1) * length > room:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def finish(audio: np.ndarray, durations: np.ndarray, classes: np.ndarray, tones: np.ndarray) -> Spoken | None:
+    """The teacher's audio with its durations (n + 2,) and labels (n,) -> an utterance: silence cut at both ends,
+    32 kHz, level set, frames labelled. None where nothing is heard."""
+    first, last = audible(audio)
+    if last <= first:
+        return None
+    sound = to_32k(audio[first:last])
+    level = float(np.sqrt(np.mean(sound**2)))
+    pcm = (sound * min(LEVEL / level, PEAK / float(np.abs(sound).max())) * 32767).astype(np.int16)
+    ends = (np.cumsum(durations) - LAG) * FRAME / RATE - first / RATE
     return Spoken(
-        (y * 32767).astype(np.int16),
-        frame_labels([(e, c) for e, c, _ in shifted], len(y)),
-        frame_labels([(e, t) for e, _, t in shifted], len(y)),
-    )
-
-
-def _flite(speaker: Speaker, row: Row, folder: Path) -> Spoken:
-    path = folder / "flite.wav"
-    command = ["flite", "-voice", speaker.voice, "-psdur", "-t", row.say, "-o", str(path)]
-    if speaker.rate != 1:
-        command += ["--setf", f"duration_stretch={speaker.rate}"]
-    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    ends = [(float(e), PHONE_ID.get(p, 0), 0) for p, _, e in (item.rpartition(":") for item in out.split())]
-    wave, rate = soundfile.read(path, dtype="int16")
-    return _finish(wave, rate, speaker.rate, ends, 0.0)
-
-
-def _festival(speaker: Speaker, rows: Sequence[Row], folder: Path) -> list[Spoken]:
-    """A whole chunk in one process: loading the voice costs more than speaking a sentence."""
-    lines = [f"(voice_{speaker.voice})"]
-    lines += [
-        "(define (say text base) (let ((u (utt.synth (eval (list 'Utterance 'Text text)))) "
-        '(f (fopen (string-append base ".lab") "w"))) (utt.save.wave u (string-append base ".wav") \'riff) '
-        '(mapcar (lambda (s) (format f "%s %f\\n" (item.name s) (item.feat s \'end))) '
-        "(utt.relation.items u 'Segment)) (fclose f)))"
-    ]
-    lines += [f'(say "{row.say}" "{folder}/{i}")' for i, row in enumerate(rows)]
-    script = folder / "say.scm"
-    script.write_text("\n".join(lines))
-    subprocess.run(["festival", "-b", str(script)], capture_output=True, check=True)
-    spoken = []
-    for i in range(len(rows)):
-        wave, rate = soundfile.read(folder / f"{i}.wav", dtype="int16")
-        fields = (line.split() for line in (folder / f"{i}.lab").read_text().splitlines())
-        ends = [(float(e), PHONE_ID.get(p, 0), 0) for p, e in fields]
-        spoken.append(_finish(wave, rate, speaker.rate, ends, 0.0))
-        (folder / f"{i}.wav").unlink()
-    return spoken
-
-
-class _EventName(ctypes.Union):
-    _fields_ = (("number", ctypes.c_int), ("name", ctypes.c_char_p), ("string", ctypes.c_char * 8))
-
-
-class _Event(ctypes.Structure):
-    _fields_ = (
-        ("type", ctypes.c_int), ("identifier", ctypes.c_uint), ("text_position", ctypes.c_int),
-        ("length", ctypes.c_int), ("audio_ms", ctypes.c_int), ("sample", ctypes.c_int),
-        ("user", ctypes.c_void_p), ("id", _EventName),
+        pcm, frame_labels(ends, [0, *classes, 0], len(pcm)), frame_labels(ends, [0, *tones, 0], len(pcm))
     )  # fmt: skip
 
 
-_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.POINTER(_Event))
-_SYNCHRONOUS, _PHONEME_EVENTS, _PHONEME = 2, 1, 7
-_UTF8, _PHONEME_TEXT = 1, 0x100
+def audible(audio: np.ndarray, window: int = 240) -> tuple[int, int]:
+    """First and last sample that are kept: a little silence around whatever is louder than 46 dB below the loudest
+    10 ms. (0, 0) where nothing is."""
+    power = (audio[: len(audio) // window * window].reshape(-1, window) ** 2).mean(1)
+    loud = np.flatnonzero((power > 2.5e-5 * power.max(initial=0)) & (power > 1e-8))
+    if len(loud) == 0 or not np.isfinite(power).all():
+        return 0, 0
+    first, last = int(loud[0]) * window, (int(loud[-1]) + 1) * window
+    return max(first - EDGES[0], 0), min(last + EDGES[1], len(audio))
 
 
-class Espeak:
-    """libespeak-ng through ctypes: the program itself does not tell phoneme times."""
-
-    def __init__(self) -> None:
-        self._lib = ctypes.CDLL("libespeak-ng.so.1")
-        self.rate: int = self._lib.espeak_Initialize(_SYNCHRONOUS, 0, None, _PHONEME_EVENTS)
-        if self.rate <= 0:
-            raise RuntimeError("libespeak-ng does not start: install espeak-ng and espeak-ng-data.")
-        self._pcm: list[bytes] = []
-        self._events: list[tuple[float, str]] = []
-        self._callback = _CALLBACK(self._take)  # kept alive as long as the library may call it
-        self._lib.espeak_SetSynthCallback(self._callback)
-
-    def _take(self, wave: int | None, count: int, events: ctypes._Pointer[_Event]) -> int:
-        if wave and count > 0:
-            self._pcm.append(ctypes.string_at(wave, 2 * count))
-        i = 0
-        while events[i].type:
-            if events[i].type == _PHONEME:
-                self._events.append((events[i].audio_ms / 1000, events[i].id.string.decode()))
-            i += 1
-        return 0
-
-    def say(self, voice: str, text: str) -> tuple[np.ndarray, list[tuple[float, str]]]:
-        """int16 samples and (start in seconds, phoneme) of `text`; phonemes may stand in [[ ]]."""
-        self._pcm.clear()
-        self._events.clear()
-        if self._lib.espeak_SetVoiceByName(voice.encode()) != 0:
-            raise RuntimeError(f"espeak-ng has no voice {voice!r}: install espeak-ng-data.")
-        data = text.encode()
-        self._lib.espeak_Synth(data, len(data) + 1, 0, 1, 0, _UTF8 | _PHONEME_TEXT, None, None)
-        self._lib.espeak_Synchronize()
-        return np.frombuffer(b"".join(self._pcm), np.int16), list(self._events)
+def save_block(path: Path, rows: Sequence[int], spoken: Sequence[Spoken], speakers: Sequence[int]) -> None:
+    temporary = path.with_suffix(".tmp.npz")
+    np.savez(
+        temporary, pcm=np.concatenate([u.pcm for u in spoken]), labels=np.concatenate([u.labels for u in spoken]),
+        tones=np.concatenate([u.tones for u in spoken]), samples=np.array([len(u.pcm) for u in spoken]),
+        frames=np.array([len(u.labels) for u in spoken]), speaker=np.array(speakers), row=np.array(rows),
+    )  # fmt: skip
+    temporary.rename(path)
 
 
-_espeak: Espeak | None = None
+def _work(device: str, work: Path, folder: Path, next_block: Any, until: float) -> None:
+    torch.set_num_threads(1)
+    script = load_script(work / "script.npz")
+    speech = Speech(script, load(), read_voices(folder), folder, device)
+    while time.time() < until:
+        with next_block.get_lock():
+            block = next_block.value
+            next_block.value += 1
+        rows = range(block * BLOCK, min((block + 1) * BLOCK, len(script)))
+        if not rows:
+            return
+        path = work / "speech" / f"{block:04d}.npz"
+        if path.exists():
+            continue
+        said = list(speech.say(rows))
+        done = [row for row, _ in said]
+        save_block(path, done, [spoken for _, spoken in said], [int(script.speaker[row]) for row in done])
 
 
-def _arpabet_text(phones: Sequence[str]) -> str:
-    """Phones with stress and punctuation -> espeak-ng's phoneme input, clause by clause."""
-    out = []
-    for phone in phones:
-        match = re.fullmatch(r"([A-Z]+)([012]?)", phone)
-        if match and match[1] in _ARPABET:
-            sound = "@" if match[0] == "AH0" else _ARPABET[match[1]]
-            out.append({"1": "'", "2": ","}.get(match[2], "") + sound)
-        elif phone in ",.?!":
-            out.append("]]" + phone + " [[")
-    return ("[[" + "".join(out) + "]]").replace("[[]]", "")
+def synthesise(work: Path, folder: Path, seconds: Sequence[float], processes: int) -> None:
+    """Speak `work`/script.npz into `work`/speech/NNNN.npz, blocks that are there left as they are.
 
-
-def _espeak_say(speaker: Speaker, row: Row) -> Spoken | None:
-    """None where espeak-ng stays silent (it rarely does, on a lone interjection)."""
-    global _espeak
-    _espeak = _espeak or Espeak()
-    mandarin = row.language == "zh"
-    wave, events = _espeak.say(speaker.voice, row.say if mandarin else _arpabet_text(row.phones))
-    if not events:
-        return None
-    tones = [int(t) for t in re.findall(r"[a-z]([1-5])", row.say)] if mandarin else []
-    names = _MANDARIN if mandarin else _ENGLISH
-    ends: list[tuple[float, int, int]] = []
-    syllable, inside = 0, False
-    for (_, name), end in zip(events, [s for s, _ in events[1:]] + [len(wave) / _espeak.rate], strict=True):
-        boundary = name.startswith("_")
-        if boundary and inside:
-            syllable += 1
-        inside = not boundary
-        label = 0 if boundary else PHONE_ID.get(names.get(name, name), -1)
-        if label < 0:
-            raise KeyError(f"espeak-ng's phoneme {name!r} has no class")
-        ends.append((end, label, 0 if boundary or syllable >= len(tones) else tones[syllable]))
-    if mandarin and syllable != len(tones):
-        ends = [(e, c, 0) for e, c, _ in ends]  # pinyin and phonemes disagree: no tone is better than a wrong one
-    return _finish(wave, _espeak.rate, speaker.rate, ends, 0.08)
-
-
-def speak_chunk(job: tuple[int, list[Row]]) -> Sequence[Spoken | None]:
-    """All rows of one chunk by the same speaker."""
-    speaker = SPEAKERS[job[0]]
-    base = "/dev/shm" if os.path.isdir("/dev/shm") else None
-    with tempfile.TemporaryDirectory(dir=base) as name:
-        folder = Path(name)
-        if speaker.engine == "festival":
-            return _festival(speaker, job[1], folder)
-        if speaker.engine == "flite":
-            return [_flite(speaker, row, folder) for row in job[1]]
-        return [_espeak_say(speaker, row) for row in job[1]]
-
-
-def assign(rows: Sequence[Row], seed: int = 7) -> np.ndarray:
-    """An index into SPEAKERS for every row: the row's own, if it names one, else drawn by the shares."""
-    rng = np.random.default_rng(seed)
-    out = np.zeros(len(rows), np.int64)
-    for i, row in enumerate(rows):
-        fits = [k for k, s in enumerate(SPEAKERS) if s.language == row.language and row.speaker in ("", s.name)]
-        weights = np.array([SPEAKERS[k].share for k in fits])
-        out[i] = rng.choice(fits, p=weights / weights.sum())
-    return out
-
-
-SHARD = 4000
-LONGEST = 60 * SAMPLE_RATE  # samples of an utterance that is kept
-
-
-def synthesise(rows: Sequence[Row], out: Path, processes: int, shards: Sequence[int] = (), chunk: int = 16) -> None:
-    """Speak all rows and write `out`/NNN.npz: flat samples, labels, tones, lengths, speakers, row numbers.
-
-    A shard holds 4,000 rows; `shards` names those to make, none meaning all.
+    `folder` holds the teacher. `seconds`: how long each GPU may speak (one number without a GPU), by `processes` each.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    voice = assign(rows)
-    with Pool(processes) as pool:
-        for number in shards or range(-(-len(rows) // SHARD)):
-            index = np.arange(number * SHARD, min((number + 1) * SHARD, len(rows)))
-            order = index[np.argsort(voice[index], kind="stable")]
-            jobs, parts = [], []
-            for k in np.unique(voice[order]):
-                mine = order[voice[order] == k]
-                for i in range(0, len(mine), chunk):
-                    parts.append(mine[i : i + chunk])
-                    jobs.append((int(k), [rows[j] for j in mine[i : i + chunk]]))
-            # the slow synthesiser first, so that no worker waits for it at the end
-            rank = sorted(range(len(jobs)), key=lambda j: SPEAKERS[jobs[j][0]].engine != "festival")
-            results = [u for us in pool.imap(speak_chunk, [jobs[j] for j in rank], chunksize=1) for u in us]
-            numbers = np.concatenate([parts[j] for j in rank])
-            # once in some 80,000 utterances a synthesiser talks on for hours
-            fine = [u is not None and len(u.pcm) <= LONGEST for u in results]
-            spoken = [u for u, keep in zip(results, fine, strict=True) if u is not None and keep]
-            done = numbers[np.array(fine)]
-            names = [SPEAKER_NAMES.index(SPEAKERS[voice[j]].name) for j in done]
-            temporary = out / f"{number:03d}.tmp.npz"
-            np.savez(
-                temporary,
-                pcm=np.concatenate([u.pcm for u in spoken]),
-                labels=np.concatenate([u.labels for u in spoken]),
-                tones=np.concatenate([u.tones for u in spoken]),
-                samples=np.array([len(u.pcm) for u in spoken]),
-                frames=np.array([len(u.labels) for u in spoken]),
-                speaker=np.array(names),
-                row=done,
-            )
-            temporary.rename(out / f"{number:03d}.npz")
-            print(f"speech: shard {number}, {sum(len(u.pcm) for u in spoken) / SAMPLE_RATE / 3600:.2f} h", flush=True)
+    (work / "speech").mkdir(exist_ok=True)
+    context = torch.multiprocessing.get_context("spawn")
+    counter: Any = context.Value("i", 0)
+    cuda, start = torch.cuda.is_available(), time.time()
+    jobs = [
+        context.Process(target=_work, args=(f"cuda:{gpu}" if cuda else "cpu", work, folder, counter, start + limit))
+        for _ in range(processes)
+        for gpu, limit in enumerate(seconds)
+    ]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join()
+    files = list((work / "speech").glob("????.npz"))
+    samples = sum(int(np.load(path)["samples"].sum()) for path in files)
+    print(f"speech: {len(files)} blocks, {samples / SAMPLE_RATE / 3600:.2f} h, {time.time() - start:.0f} s", flush=True)

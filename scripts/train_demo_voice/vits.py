@@ -32,7 +32,7 @@ class Size:
     initial: int = 192
     symbols: int = 732
     codes: int = 1024
-    code_width: int = 192
+    code_width: int = 256
     rates: tuple[int, ...] = (10, 8, 2, 2, 2)
     kernels: tuple[int, ...] = (16, 16, 8, 2, 2)
     residual_kernels: tuple[int, ...] = (3, 7, 11)
