@@ -26,7 +26,9 @@ def test_without_mlx_one_line_says_what_to_install():
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("module", ["gpt_sovits_mlx.models.t2s", "gpt_sovits_mlx.engine", "gpt_sovits_mlx.decoding.generation"])
+@pytest.mark.parametrize(
+    "module", ["gpt_sovits_mlx.models.t2s", "gpt_sovits_mlx.engine", "gpt_sovits_mlx.decoding.generation"]
+)
 def test_openblas_is_in_place_whatever_is_imported_first(module):
     code = f"import {module}; from gpt_sovits_mlx.runtime import blas_library; print(blas_library())"
     done = run(code)
