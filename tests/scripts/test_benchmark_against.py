@@ -160,9 +160,10 @@ def test_this_checkout_against_itself(home, tmp_path, capsys):
         pairs = zip(one["seconds"], one["their_seconds"], strict=True)
         assert one["pair_ratios"] == [ours / theirs for ours, theirs in pairs]
         assert one["ratio"] == statistics.median(one["pair_ratios"])
-        # the same code takes the same memory; MLX's peak has a few bytes more or less
-        assert one["peak_memory"] > 0 and one["peak_memory_ratio"] == pytest.approx(1, abs=0.1)
-        assert one["resident"] > 0 and one["resident_ratio"] == pytest.approx(1, abs=0.2)
+        # the same code takes about the same memory: a small voice's peak depends on what was under way at once
+        for figure in ("peak_memory", "resident"):
+            assert one[f"{figure}_ratio"] == pytest.approx(one[figure] / one[f"their_{figure}"])
+            assert one[f"{figure}_ratio"] == pytest.approx(1, abs=0.5)
     assert found["skipped"] == [] and found["other"] == ROOT.name
     assert f"ours / {ROOT.name}" in capsys.readouterr().out
 
