@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from ..layers.derived import arrays_in
+from ..layers.derived import arrays_in, replaced
 from ..models.t2s import TextToSemantic
 from ..runtime import backend
 from .cuda_step import CudaDecoder, CudaStep
@@ -52,7 +52,7 @@ def step_of(model: TextToSemantic) -> Step | None:
     """
     with _lock:
         held = getattr(model, "_step", None)
-        if held is None or held.backend != backend() or _differ(held.weights, _weights(model)):
+        if held is None or held.backend != backend() or replaced(held.weights, _weights(model)):
             made = (kind.of(model) for kind in _STEPS[backend()])
             step = next((step for step in made if step is not None), None)
             # the kernel's layers hold views of its weights from now on
@@ -63,7 +63,3 @@ def step_of(model: TextToSemantic) -> Step | None:
 def _weights(model: TextToSemantic) -> list[mx.array]:
     decoding = (model.h, model.ar_audio_embedding, model.ar_audio_position, model.ar_predict_layer)
     return [array for part in decoding for array in arrays_in(part)]
-
-
-def _differ(a: list[mx.array], b: list[mx.array]) -> bool:
-    return len(a) != len(b) or any(x is not y for x, y in zip(a, b, strict=True))

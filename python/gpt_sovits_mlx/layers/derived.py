@@ -50,7 +50,7 @@ class Derived(nn.Module, Generic[T]):
     def derived(self) -> T:
         """What `derive` makes of the present parameters."""
         present, made = [module.get(name) for module, name in self.sources()], self._made
-        if made is None or len(made.sources) != len(present) or any(map(_differ, made.sources, present)):
+        if made is None or replaced(made.sources, present):
             made = self._made = _Made(present, self.derive())
         return made.value
 
@@ -63,8 +63,9 @@ class Derived(nn.Module, Generic[T]):
         self._made = _Made([None] * len(sources), value)
 
 
-def _differ(a: mx.array | None, b: mx.array | None) -> bool:
-    return a is not b
+def replaced(before: Sequence[mx.array | None], now: Sequence[mx.array | None]) -> bool:
+    """Whether arrays are others than they were, whatever numbers they hold."""
+    return len(before) != len(now) or any(a is not b for a, b in zip(before, now, strict=True))
 
 
 def derive_all(model: nn.Module, keep_sources: bool = True) -> None:
